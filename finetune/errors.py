@@ -1,0 +1,33 @@
+"""What can go wrong, as one sentence for the user and an exit code for scripts."""
+
+
+class Error(Exception):
+    """Its text is shown as it is: what went wrong, with which file, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(Error):
+    """The command line cannot be carried out as it was typed."""
+
+    exit_code = 2
+
+
+class Diverged(Error):
+    """The loss is no longer finite."""
+
+    exit_code = 3
+
+
+class RequirementMissed(Error):
+    """A figure that --require names was not reached."""
+
+    exit_code = 3
+
+
+class Stopped(Error):
+    """A signal ended the work, after what was done had been saved."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

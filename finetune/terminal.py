@@ -1,0 +1,134 @@
+"""What a person sees: text made safe to print, tables, and progress that is live on a terminal and plain lines in a pipe.
+
+Results go to stdout, progress and remarks to stderr.
+"""
+
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Sequence
+from datetime import timedelta
+
+
+def printable(text: str | bytes | os.PathLike) -> str:
+    """The text on one line, with control, bidirectional and undecodable characters shown as escapes."""
+    text = os.fsdecode(text)
+    return ''.join(c if _harmless(c) else c.encode('unicode_escape').decode() for c in text)
+
+
+def _harmless(character: str) -> bool:
+    return unicodedata.category(character) not in {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
+
+
+def say(line: str = '') -> None:
+    """A remark to the person at the screen."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def warn(line: str) -> None:
+    say(f'warning: {line}')
+
+
+def duration(seconds: float) -> str:
+    """9 -> '0:09', 3700 -> '1:01:40'."""
+    text = str(timedelta(seconds=round(seconds)))
+    return text[2:].lstrip('0').rjust(4, '0') if text.startswith('0:') else text
+
+
+def table(rows: Sequence[Sequence], header: Sequence[str], title: str = '') -> str:
+    """A plain table as text: numbers to the right, everything printable."""
+    cells = [[printable(str(cell)) for cell in row] for row in [header, *rows]]
+    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    lines = [title] if title else []
+    for row in cells:
+        padded = [_pad(cell, width, right) for cell, width, right in zip(row, widths, numeric, strict=True)]
+        lines.append('  '.join(padded).rstrip())
+    return '\n'.join(lines)
+
+
+def _is_number(cell) -> bool:
+    return isinstance(cell, (int, float)) or str(cell).strip('%+-.0123456789') == ''
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    space = ' ' * (width - _columns(text))
+    return space + text if right else text + space
+
+
+class Progress:
+    """Counts work that takes a while: a live bar on a terminal, one line every `interval_secs` in a pipe.
+
+        with Progress('Reading pictures', total=3670, unit='pictures') as progress:
+            for picture in pictures:
+                ...
+                progress.advance()
+    """
+
+    def __init__(self, title: str, total: int, unit: str, interval_secs: float = 10.0):
+        self.title, self.total, self.unit, self.interval_secs = title, total, unit, interval_secs
+        self.done = 0
+        self._bar = None
+        self._first = 0
+
+    def __enter__(self) -> 'Progress':
+        self._started = self._spoken = time.monotonic()
+        if sys.stderr.isatty():
+            self._bar = _live_bar()
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, rate='', note='')
+        return self
+
+    def start_at(self, done: int) -> None:
+        """Work that an earlier run did; it does not count in the rate."""
+        self.done = self._first = done
+
+    def advance(self, count: int = 1, note: str = '') -> None:
+        self.done += count
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=note)
+        elif time.monotonic() - self._spoken >= self.interval_secs:
+            self._spoken = time.monotonic()
+            say(f'{self.title}: {self.done} of {self.total} {self.unit}, {self._rate()}, {self._left()} left'
+                + (f', {note}' if note else ''))
+
+    def write(self, line: str) -> None:
+        """A line of output that leaves the live bar whole."""
+        if self._bar:
+            self._bar.console.out(line, highlight=False)
+        else:
+            say(line)
+
+    def __exit__(self, *_) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def per_second(self) -> float:
+        return (self.done - self._first) / max(self.seconds, 1e-9)
+
+    def _rate(self) -> str:
+        return f'{self.per_second:.1f} {self.unit}/s'
+
+    def _left(self) -> str:
+        return duration((self.total - self.done) / self.per_second) if self.per_second else '?'
+
+
+def _live_bar():
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[rate]}'),
+        TimeRemainingColumn(), TextColumn('{task.fields[note]}'),
+        console=Console(stderr=True), transient=True,
+    )
