@@ -31,3 +31,15 @@ class Stopped(Error):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class Reject(Exception):
+    """One picture that cannot be used. It is counted and listed, and never ends the work on the others."""
+
+    def __init__(self, reason: str, detail: str = ''):
+        super().__init__(reason, detail)  # Both, so that a Reject survives the way back from a worker process.
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f'{self.reason}: {self.detail}' if self.detail else self.reason
