@@ -1,11 +1,10 @@
 """finetune build: folders of pictures become records.
 
-    lock, list, say what was understood → judge and write into a private folder → dataset.json → exchange
+    list, lock, say what was understood → judge and write in a private folder → dataset.json → exchange
 """
 
 import contextlib
 import errno
-import os
 import shutil
 import signal
 import sys
@@ -14,31 +13,31 @@ from pathlib import Path
 
 from finetune import account, command, conversion, gate, plan, records, staging
 from finetune.errors import Error, Stopped, UsageError
-from finetune.terminal import Progress, printable, say, warn
+from finetune.sources import Skip
+from finetune.terminal import Progress, count, printable, say, warn
 
-OF_A_BUILD = {records.MANIFEST, records.LABELS, records.SKIPPED, 'features'}  # What may stand beside the shards.
+BESIDE_SHARDS = {records.MANIFEST, records.LABELS, records.SKIPPED, 'features'}  # 'features' can be made again.
 SKIPS_SHOWN = 20
 
 flags = command.Flags(
     'finetune build --train_directory=PICTURES --output_directory=RECORDS [flags]',
-    'Folders of pictures, one a class, become records: TFRecord shards, labels.txt and dataset.json. Every picture is '
-    'decoded, turned upright and stored as an RGB JPEG; what cannot be used is listed in skipped.csv. The pictures '
-    'themselves are never touched.',
+    'Folders of pictures, one a class, become records: TFRecord shards, labels.txt and dataset.json. Every '
+    'picture is decoded, turned upright and stored as an RGB JPEG; what cannot be used is listed in skipped.csv. '
+    'The pictures themselves are never touched.',
 )
 flags.group('where')
 flags.string('train_directory', None, 'folder with one folder of pictures a class')
 flags.string('validation_directory', None, 'the same for validation pictures')
 flags.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
-             f'validation, chosen by content, so that no picture ever changes sides ({plan.AUTOMATIC_VALIDATION_PERCENT:g} '
-             'when nothing is said; 0: none)', least=0)
-flags.string('output_directory', None, 'the directory of records to make; records that stand there are replaced')
-flags.string('labels_file', None, 'class folder names, one a line: their order is the label, 1 to N (default: all '
-             'folders, sorted)')
-flags.switch('overwrite', False, 'replace the output directory even if something else is in it')
+             'validation, chosen by content, so that no picture ever changes sides (default: '
+             f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
+flags.string('output_directory', None, 'records to make; records that stand there are replaced')
+flags.string('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted)')
+flags.switch('overwrite', False, 'replace the output directory whatever is in it')
 flags.group('what is stored')
 flags.integer('max_side', 0, 'shrink pictures whose longer side exceeds this many pixels', least=0)
-flags.integer('short_side', 0, 'shrink pictures whose shorter side exceeds this many pixels (299 is enough for '
-              'inception_v3, 224 for most)', least=0)
+flags.integer('short_side', 0, 'shrink pictures whose shorter side exceeds this many pixels: 299 is enough for '
+              'inception_v3, 224 for most', least=0)
 flags.integer('train_shards', 2, 'number of training shards', least=1)
 flags.integer('validation_shards', 2, 'number of validation shards', least=1)
 flags.integer('seed', 12345, 'decides the order of the records')
@@ -50,7 +49,8 @@ flags.switch('recursive', False, 'read folders inside class folders as part of t
 flags.switch('strict', False, 'fail, and change nothing, if any picture is skipped')
 flags.switch('fail_on_leak', False, 'fail, and change nothing, if a picture is in both splits')
 flags.group('how')
-flags.integer('num_threads', None, 'worker processes (default: one a core); the records do not depend on it', least=1)
+flags.integer('num_threads', None, 'worker processes (default: one a core); the records do not depend on it',
+              least=1)
 flags.switch('json', False, 'print dataset.json instead of the summary')
 
 
@@ -62,20 +62,21 @@ def build(options) -> int:
     """Lists, judges and writes; what goes wrong before the exchange leaves the old records as they were."""
     _check_usage(options)
     output = Path(options.output_directory)
-    planned = plan.make(options, options.num_threads or len(os.sched_getaffinity(0)))
-    _check_output(output, planned, options.overwrite)
+    planned = plan.make(options)
+    _check_output(output, options)
     with _sigterm_raises(), _told_when_full(output), staging.replacing(output) as private:
-        account.start_screen(planned, output)
+        account.start_screen(planned, output, options.validation_percent is None)
         _check_space(planned, private)
         splits, outcomes = _write_shards(planned, private)
         told = account.facts(planned, outcomes)
         for warning in account.warnings(planned, splits, told):
             warn(warning)
-        _check_result(planned, outcomes, told, options)
+        skips = account.skips(planned, outcomes)
+        _check_result(told, skips, options)
         splits = [split for split in splits if split.records or _remove(private, split)]
         manifest = records.manifest(planned.labels, splits, planned.parts[0].source.loader.format, told)
         _write(private / records.LABELS, ''.join(f'{label}\n' for label in planned.labels[1:]))
-        _write(private / records.SKIPPED, account.skipped_csv(account.skips(planned, outcomes)))
+        _write(private / records.SKIPPED, account.skipped_csv(skips))
         _write(private / records.MANIFEST, account.as_json(manifest))
     if options.json:
         print(account.as_json(manifest), end='')
@@ -92,74 +93,79 @@ def _check_usage(options) -> None:
         if not getattr(options, name):
             raise UsageError(f'--{name} is missing (`finetune build --help` shows all flags)')
     if options.validation_directory and options.validation_percent is not None:
-        raise UsageError('--validation_directory and --validation_percent exclude each other: the pictures of '
-                         'validation come from a directory of their own, or from the training directory')
-    if options.validation_percent is not None and options.validation_percent >= 100:
-        raise UsageError(f'--validation_percent={options.validation_percent:g} leaves nothing to train on; give less '
-                         'than 100')
+        raise UsageError('--validation_directory and --validation_percent exclude each other: validation '
+                         'pictures come from a directory of their own, or from the training directory')
+    if (options.validation_percent or 0) >= 100:
+        raise UsageError(f'--validation_percent={options.validation_percent:g} leaves nothing to train on; give '
+                         'less than 100')
 
 
-def _check_output(output: Path, planned: plan.Plan, overwrite: bool) -> None:
-    """The user's own files are never replaced: not pictures, and nothing that no build wrote, unless asked."""
+def _check_output(output: Path, options) -> None:
+    """The user's own files are never replaced: not the pictures, and, unless asked, nothing no build wrote."""
     target = output.resolve()
-    for part in planned.parts:
-        source = Path(os.fsdecode(part.listing.directory)).resolve()
+    for directory in filter(None, (options.train_directory, options.validation_directory)):
+        source = Path(directory).resolve()
         if target == source or target in source.parents or source in target.parents:
-            raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(source)} lie in each '
-                             'other; choose another output directory')
+            raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(directory)} '
+                             'lie one in the other; choose another output directory')
     if output.exists() and not output.is_dir():
         raise Error(f'--output_directory={printable(output)} is a file; name a directory.')
-    if overwrite or not output.exists():
+    if options.overwrite or not output.exists():
         return
-    names = sorted(entry.name for entry in output.iterdir())
-    ours = records.is_marked(output)
-    foreign = [name for name in names if not ours or not (name in OF_A_BUILD or records.SHARD_NAME.fullmatch(name))]
+    names, ours = sorted(entry.name for entry in output.iterdir()), records.is_marked(output)
+    foreign = [name for name in names if not (ours and _may_stand_in_records(name))]
     if foreign:
         raise Error(f'{printable(output)} holds {printable(foreign[0])}, which no build wrote; choose another '
                     '--output_directory, or replace everything in it with --overwrite.')
 
 
+def _may_stand_in_records(name: str) -> bool:
+    return name in BESIDE_SHARDS or records.SHARD_NAME.fullmatch(name) is not None
+
+
 def _check_space(planned: plan.Plan, private: Path) -> None:
-    """Refuses early when the JPEGs alone, which are stored as they are, need more than there is."""
-    if planned.options['max_side'] or planned.options['short_side']:
-        return
-    need, free = planned.jpeg_bytes(), shutil.disk_usage(private).free
+    """Refuses early when what is stored as it is needs more room than there is."""
+    need = sum(part.source.stored_bytes() for part in planned.parts)
+    free = shutil.disk_usage(private).free
     if need > free:
         raise Error(f'the records will take about {need / 2**30:.1f} GiB and {printable(private.parent)} has '
-                    f'{free / 2**30:.1f} GiB free. Make room, choose another --output_directory, or store smaller '
-                    'pictures with --short_side.')
+                    f'{free / 2**30:.1f} GiB free. Make room, choose another --output_directory, or store '
+                    'smaller pictures with --short_side.')
 
 
 def _write_shards(planned: plan.Plan, private: Path) -> tuple[list[records.Split], list[conversion.Outcome]]:
     with contextlib.ExitStack() as stack:
         writers = {
-            name: stack.enter_context(conversion.split_writer(
-                private, name, count, planned.places(name), len(planned.labels)))
-            for name, count in planned.shards.items()
+            split: stack.enter_context(conversion.split_writer(
+                private, split, shards, planned.places(split), len(planned.labels)))
+            for split, shards in planned.shards.items()
         }
-        progress = stack.enter_context(Progress('Building', planned.found(), 'pictures'))
+        progress = stack.enter_context(Progress('Building', planned.pictures, 'pictures'))
         outcomes = [
             conversion.convert(part.source, planned.labels, lambda key, part=part: writers[part.split_of(key)],
                                planned.seed, planned.processes, progress.advance)
             for part in planned.parts
         ]
-        say(f'{progress.done} pictures in {progress.seconds:.1f} s, {progress.per_second:.0f} pictures/s')
+        say(f'{count(progress.done, "picture")} in {progress.seconds:.1f} s, {progress.per_second:.0f} pictures/s')
         return [writer.close() for writer in writers.values()], outcomes
 
 
-def _check_result(planned: plan.Plan, outcomes: Sequence[conversion.Outcome], told: dict, options) -> None:
+def _check_result(told: dict, skips: Sequence[Skip], options) -> None:
     """Reasons not to publish what was written."""
-    unchanged = 'Nothing was changed.'
     if not told['written']:
-        raise Error(f'none of the {told["found"]} pictures can be used. '
-                    f'{account.counts_line(told | {"ignored": {}}, "not written")}. {unchanged}')
-    if options.strict and told['skipped']:
-        for skip in account.skips(planned, outcomes)[:SKIPS_SHOWN]:
-            say(f'  {printable(skip.path)}: {skip.reason}: {printable(skip.detail)}')
-        raise Error(f'--strict: {account.counts_line(told, "above")}. {unchanged}')
+        raise Error(f'no picture can be used; nothing was changed. {_first(skips)}')
+    if options.strict and skips:
+        raise Error(f'--strict: {count(len(skips), "file")} would be skipped; nothing was changed. {_first(skips)}')
     leaks = told['duplicates']['in_two_splits']
     if options.fail_on_leak and leaks:
-        raise Error(f'--fail_on_leak: {leaks} pictures are in train and in validation. {unchanged}')
+        raise Error(f'--fail_on_leak: {count(leaks, "picture")} in train and in validation; nothing was changed.')
+
+
+def _first(skips: Sequence[Skip]) -> str:
+    """Names what was skipped on the screen, as no skipped.csv is left behind."""
+    for skip in skips[:SKIPS_SHOWN]:
+        say(f'  {printable(skip.path)}: {skip.reason}: {printable(skip.detail)}')
+    return f'The first {len(skips[:SKIPS_SHOWN])} of {len(skips)} stand above.' if skips else ''
 
 
 def _remove(private: Path, split: records.Split) -> None:
@@ -178,7 +184,7 @@ def _write(path: Path, text: str) -> None:
 def _sigterm_raises() -> Iterator[None]:
     """SIGTERM ends the work as Ctrl-C does: on its way out, everything half made is removed."""
     def stop(number, frame):
-        raise Stopped('stopped by SIGTERM; nothing was changed', number)
+        raise Stopped('stopped by SIGTERM', number)
 
     former = signal.signal(signal.SIGTERM, stop)
     try:

@@ -1,7 +1,7 @@
-"""Sources become shards: pictures are judged in worker processes and written here, in one order, whatever their number.
+"""Sources become shards: pictures are judged in worker processes and written here, in one order.
 
-The place of a picture in the shuffled list of all pictures decides its shard. A picture that is rejected leaves its
-shard one shorter and moves no other; so nothing has to be known before the first record is written.
+The place of a picture in the shuffled list of all pictures decides its shard. A rejected one leaves its shard one
+shorter and moves no other: nothing has to be known before the first record is written.
 """
 
 import collections
@@ -17,7 +17,7 @@ from finetune import records, workers
 from finetune.errors import Reject
 from finetune.sources import LabeledImage, Loader, Source
 
-PICTURES_PER_JOB = 8  # A few, so that photos of 10 MB do not fill the memory; enough to hide the way to a process.
+PICTURES_PER_JOB = 8  # Few enough for photos of 10 MB each; enough to hide the way to a process and back.
 
 
 class Verdict(NamedTuple):
@@ -50,14 +50,8 @@ class Judge:
             loaded.encoded, self.loader.format, loaded.height, loaded.width,
             image.label, self.labels[image.label], image.filename,
         )
-        key = int.from_bytes(loaded.digest[:8], 'big')
+        key = int.from_bytes(loaded.digest[:8], 'big') or 1  # 0 says that there is no record.
         return Verdict(record, key, (loaded.height, loaded.width), (*image.notes, *loaded.notes))
-
-
-class Rejected(NamedTuple):
-    image: LabeledImage
-    reason: str
-    detail: str
 
 
 @dataclass
@@ -65,7 +59,8 @@ class Outcome:
     """What became of the pictures of one source."""
 
     keys: array = field(default_factory=lambda: array('Q'))  # By place; 0 where there is no record.
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[tuple[LabeledImage, str, str]] = field(default_factory=list)  # With reason and detail.
+    written: int = 0
     notes: collections.Counter = field(default_factory=collections.Counter)
     smallest: tuple[int, int] | None = None  # Height, width, by area.
     largest: tuple[int, int] | None = None
@@ -73,14 +68,16 @@ class Outcome:
     def add(self, image: LabeledImage, verdict: Verdict) -> None:
         self.keys.append(verdict.key)
         if verdict.record is None:
-            self.rejected.append(Rejected(image, verdict.reason, verdict.detail))
+            self.rejected.append((image, verdict.reason, verdict.detail))
             return
+        self.written += 1
         self.notes.update(verdict.notes)
-        self.smallest = min(self.smallest or verdict.size, verdict.size, key=_area)
-        self.largest = max(self.largest or verdict.size, verdict.size, key=_area)
+        self.smallest = min(self.smallest or verdict.size, verdict.size, key=area)
+        self.largest = max(self.largest or verdict.size, verdict.size, key=area)
 
 
-def _area(size: tuple[int, int]) -> int:
+def area(size: tuple[int, int]) -> int:
+    """To compare sizes with."""
     return size[0] * size[1]
 
 
@@ -138,7 +135,8 @@ def convert(
     """Reads every picture of the source once and writes it with the writer that its key belongs to."""
     outcome, place = Outcome(), 0
     images, to_judge = itertools.tee(source.images(seed))  # The copy lies at most a few jobs behind.
-    with contextlib.closing(workers.ordered_map(Judge(source.loader, labels), _batches(to_judge), processes)) as answers:
+    answers = workers.ordered_map(Judge(source.loader, labels), _batches(to_judge), processes)
+    with contextlib.closing(answers):
         for verdicts in answers:
             for verdict in verdicts:
                 image = next(images)

@@ -15,7 +15,7 @@ SOF_OTHER = {
     0xCA: 'arithmetic', 0xCB: 'arithmetic', 0xCD: 'arithmetic', 0xCE: 'arithmetic', 0xCF: 'arithmetic',
     0xF7: 'JPEG-LS',
 }
-MOST_SCANS = 200  # A progressive JPEG has about 10. Each one costs a walk over the whole picture.
+MOST_SCANS = 200  # A progressive JPEG has about 10. Each costs a walk over the whole picture.
 
 _END_OF_SCAN = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')  # In a scan, FF is followed by 00 or a restart marker.
 
@@ -26,7 +26,7 @@ class Jpeg:
     width: int
     components: int
     whole_sampling: bool  # No component is sampled at a fraction such as 2/3 of another; decoders refuse those.
-    rare_coding: str | None  # 'arithmetic', …: what many decoders cannot read; the fields below are then empty.
+    rare_coding: str | None  # 'arithmetic', …: what many decoders cannot read; what follows is then empty.
     exif: bytes | None  # A TIFF structure.
     icc: bytes | None
     pictures_follow: bool  # An MPO: more pictures stand behind the first.
@@ -42,7 +42,7 @@ class _Frame:
 
 
 def parse(data: bytes) -> Jpeg:
-    """Walks from marker to marker, to the end of the picture. Raises Reject where a marker or a byte is missing."""
+    """Walks from marker to marker to the end of the picture. Raises Reject where a marker or a byte is missing."""
     kept, frame, scans, position = [b'\xff\xd8'], None, 0, 2
     metadata: list[tuple[int, bytes]] = []
     while True:
@@ -109,7 +109,8 @@ def _segment(data: bytes, marker: int, position: int) -> tuple[bytes, int]:
     end = position + int.from_bytes(data[position:position + 2], 'big')
     body = data[position + 2:end]
     if end > len(data) or position + 2 > len(data):
-        if marker in APP and not (body[:4].isascii() and body[:4].decode().isprintable()):  # Such segments have names.
+        named = body[:4].isascii() and body[:4].decode().isprintable()  # As 'JFIF', 'Exif', 'Adobe'.
+        if marker in APP and not named:
             raise Reject('corrupt', 'noise after the first bytes of a JPEG')
         raise Reject('truncated', f'the JPEG ends after {len(data)} bytes, inside a header')
     if end < position + 2:
@@ -147,7 +148,9 @@ def _says_how_it_is_coloured(marker: int, body: bytes) -> bool:
 
 
 def _exif(metadata: list[tuple[int, bytes]]) -> bytes | None:
-    return next((body[6:] for marker, body in metadata if marker == 0xE1 and body.startswith(b'Exif\0\0')), None)
+    header = b'Exif\0\0'
+    found = (body[len(header):] for marker, body in metadata if marker == 0xE1 and body.startswith(header))
+    return next(found, None)
 
 
 def _icc(metadata: list[tuple[int, bytes]]) -> bytes | None:

@@ -1,6 +1,6 @@
-"""What a build is going to do: which pictures, which labels, which splits. Everything here is known before the first
-picture is read."""
+"""What a build is going to do: which pictures, which labels, which splits; known before any picture is read."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,20 +8,24 @@ from finetune import gate
 from finetune.errors import Error
 from finetune.records import BACKGROUND
 from finetune.sources import Source, folders
-from finetune.sources.labels import label_of, read_labels
-from finetune.terminal import printable
+from finetune.sources.labels import read_labels
+from finetune.terminal import printable, some
 
-AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 80 % from 90 %.
+AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
+STORED_BY = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')  # Flags.
 
 
 @dataclass(frozen=True)
 class Part:
     """One source, and the split that each of its pictures goes to."""
 
-    listing: folders.Listing
     source: Source
-    split_of: Callable[[int], str]  # Of a picture's key.
-    splits: tuple[str, ...]  # What split_of can answer.
+    splits: tuple[str, ...]
+    split_of: Callable[[int], str]  # Of a picture's key, the first 64 bits of its digest.
+
+    @property
+    def pictures(self) -> int:
+        return sum(self.source.per_label)
 
 
 @dataclass(frozen=True)
@@ -29,53 +33,18 @@ class Plan:
     labels: tuple[str, ...]
     parts: tuple[Part, ...]
     shards: dict[str, int]  # By split.
-    validation_percent: float  # 0 where a directory holds the validation pictures.
-    automatic_percent: bool
+    validation_percent: float  # 0 where a directory holds the validation pictures, or there are none.
     seed: int
     processes: int
-    options: dict  # What decides the stored bytes, for dataset.json.
+    stored_by: dict  # The flags that decide which bytes are stored.
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self.shards)
+    def pictures(self) -> int:
+        return sum(part.pictures for part in self.parts)
 
     def places(self, split: str) -> int:
         """How many pictures could become records of the split."""
-        return sum(len(part.source) for part in self.parts if split in part.splits)
-
-    def found(self) -> int:
-        return sum(len(part.source) for part in self.parts)
-
-    def jpeg_bytes(self) -> int:
-        """About how much the pictures that are named as JPEGs take, from a sample of their sizes."""
-        return sum(part.source.jpeg_bytes() for part in self.parts)
-
-
-def make(options, processes: int) -> Plan:
-    """Lists the directories and reads the labels file that the flags name. Raises Error."""
-    listings = {'train': folders.list_pictures(options.train_directory, 'train_directory', options.recursive)}
-    if options.validation_directory:
-        listings['validation'] = folders.list_pictures(
-            options.validation_directory, 'validation_directory', options.recursive)
-    labels = _labels(listings, options.labels_file)
-    percent = _validation_percent(options)
-    limits = gate.Limits(options.max_bytes, options.max_pixels)
-    parts = []
-    for name, listing in listings.items():
-        loader = folders.FolderLoader(
-            listing.directory, limits, options.max_side, options.short_side, not options.no_symlinks)
-        source = folders.ClassFolders(listing, labels, loader)
-        if percent:
-            parts.append(Part(listing, source, ByContent(percent), ('train', 'validation')))
-        else:
-            parts.append(Part(listing, source, Always(name), (name,)))
-    names = ('train', 'validation') if percent else tuple(listings)
-    shards = {name: getattr(options, f'{name}_shards') for name in names}
-    kept = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')
-    return Plan(
-        labels, tuple(parts), shards, percent, percent > 0 and options.validation_percent is None, options.seed,
-        processes, {name: getattr(options, name) for name in kept},
-    )
+        return sum(part.pictures for part in self.parts if split in part.splits)
 
 
 @dataclass(frozen=True)
@@ -88,12 +57,34 @@ class Always:
 
 @dataclass(frozen=True)
 class ByContent:
-    """The split follows from the picture alone: it never moves when others come, and its copies go with it."""
+    """The picture alone decides: it never changes sides when others come, and its copies go with it."""
 
     validation_percent: float
 
     def __call__(self, key: int) -> str:
         return 'validation' if key < self.validation_percent / 100 * 2**64 else 'train'
+
+
+def make(options) -> Plan:
+    """Lists the directories and reads the labels file that the flags name. Raises Error."""
+    listings = {name: folders.list_pictures(directory, f'{name}_directory', options.recursive, not options.no_symlinks)
+                for name in ('train', 'validation') if (directory := getattr(options, f'{name}_directory'))}
+    labels = _labels(listings, options.labels_file)
+    percent = _validation_percent(options)
+    parts = []
+    for name, listing in listings.items():
+        loader = folders.FolderLoader(
+            listing.directory, gate.Limits(options.max_bytes, options.max_pixels), options.max_side,
+            options.short_side, not options.no_symlinks,
+        )
+        source = folders.ClassFolders(listing, labels, loader)
+        parts.append(Part(source, ('train', 'validation'), ByContent(percent)) if percent else
+                     Part(source, (name,), Always(name)))
+    names = ('train', 'validation') if percent else tuple(listings)
+    return Plan(
+        labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percent, options.seed,
+        options.num_threads or len(os.sched_getaffinity(0)), {name: getattr(options, name) for name in STORED_BY},
+    )
 
 
 def _validation_percent(options) -> float:
@@ -104,23 +95,19 @@ def _validation_percent(options) -> float:
 
 def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tuple[str, ...]:
     """('background', class 1, …): the listed classes, or the training folders in code-point order."""
-    found = {name: {label_of(folder): folder for folder in listing.pictures} for name, listing in listings.items()}
+    train = listings['train']
+    where, found = printable(train.directory), train.labels()
     if labels_file:
-        listed = read_labels(labels_file, listings['train'].pictures)
-        if not set(listed) & set(found['train']):
-            raise Error(f'{printable(labels_file)}: none of its {len(listed)} classes has a folder in '
-                        f'{printable(listings["train"].directory)}, which has {_some(sorted(found["train"]))}.')
+        listed = read_labels(labels_file, train.pictures)
+        if not found & set(listed):
+            raise Error(f'{printable(labels_file)}: none of its {len(listed)} classes has a folder in {where}, which '
+                        f'has {some(sorted(found))}.')
         return (BACKGROUND, *listed)
-    extra = sorted(set(found.get('validation', ())) - set(found['train']) - {BACKGROUND})
-    if extra:
-        raise Error(f'{printable(listings["validation"].directory)}: class {_some(extra)} has no folder in '
-                    f'{printable(listings["train"].directory)}. Add it there, or leave it out with --labels_file.')
-    classes = sorted(set(found['train']) - {BACKGROUND})
-    if not classes:
-        raise Error(f'{printable(listings["train"].directory)} has pictures of the background and of no class.')
-    return (BACKGROUND, *classes)
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    text = ', '.join(repr(printable(name)) for name in names[:most])
-    return text + (f' and {len(names) - most} more' if len(names) > most else '')
+    for listing in listings.values():
+        extra = sorted(listing.labels() - found - {BACKGROUND})
+        if extra:
+            raise Error(f'{printable(listing.directory)}: class {some(extra)} has no folder in {where}. Add it there, '
+                        'or leave it out with --labels_file.')
+    if found == {BACKGROUND}:
+        raise Error(f'{where} has pictures of the background and of no class.')
+    return (BACKGROUND, *sorted(found - {BACKGROUND}))

@@ -9,7 +9,9 @@ from finetune.errors import Reject
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # By colour type.
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+ADAM7 = (  # The seven passes of an interlaced picture: first column and row, step across and down.
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)
 PIECE_BYTES = 1 << 20
 MOST_ICC_BYTES = 1 << 22
 
@@ -45,8 +47,9 @@ def parse(data: bytes) -> Png:
             others.setdefault(kind, body)
     width, height, depth, colour, interlaced = header
     return Png(
-        height, width, depth, exif=others.get(b'eXIf'), icc=_icc(others.get(b'iCCP')), animated=b'acTL' in others,
-        critical=b''.join(kept), raw_bytes=_raw_bytes(width, height, depth * SAMPLES[colour], interlaced),
+        height, width, depth, exif=others.get(b'eXIf'), icc=_icc(others.get(b'iCCP')),
+        animated=b'acTL' in others, critical=b''.join(kept),
+        raw_bytes=_raw_bytes(width, height, depth * SAMPLES[colour], interlaced),
     )
 
 
@@ -86,7 +89,8 @@ def _header(body: bytes) -> tuple[int, int, int, int, int]:
     if len(body) != 13:
         raise Reject('corrupt', 'a PNG header of the wrong length')
     width, height, depth, colour, compression, filters, interlaced = struct.unpack('>IIBBBBB', body)
-    if not width or not height or depth not in DEPTHS.get(colour, ()) or compression or filters or interlaced > 1:
+    exists = depth in DEPTHS.get(colour, ()) and not compression and not filters and interlaced <= 1
+    if not width or not height or not exists:
         raise Reject('corrupt', f'a PNG header of {width}x{height}, colour type {colour}, {depth} bits')
     return width, height, depth, colour, interlaced
 

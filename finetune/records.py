@@ -18,12 +18,16 @@ from finetune.lazy import tf
 from finetune.terminal import printable
 from finetune.tfrecord import Shard, ShardWriter
 
-__all__ = ['BACKGROUND', 'MANIFEST', 'Records', 'Shard', 'ShardWriter', 'Split', 'open_records', 'parse', 'verify']
+__all__ = [
+    'BACKGROUND', 'MANIFEST', 'Records', 'Shard', 'ShardWriter', 'Split', 'encode_example', 'open_records', 'parse',
+    'verify',
+]
 
 SCHEMA_VERSION = 1
 BACKGROUND = 'background'
 MANIFEST, LABELS, SKIPPED = 'dataset.json', 'labels.txt', 'skipped.csv'
 SHARD_NAME = re.compile(r'[a-z]+-[0-9]{5}-of-[0-9]{5}')
+GZIP = b'\x1f\x8b'
 BUILD_AGAIN = 'Run `finetune build` again (from a checkout: python -m tools.build_tfrecords).'
 
 
@@ -50,8 +54,8 @@ class Records:
 
     def split(self, name: str) -> Split:
         if name not in self.splits:
-            raise Error(f'{printable(self.directory)} has no {name} pictures; it has {" and ".join(self.splits)}. '
-                        f'--subset chooses; `finetune build --{name}_directory=…` makes them.')
+            raise Error(f'{printable(self.directory)} has no {printable(name)} pictures; it has '
+                        f'{" and ".join(self.splits)}. --subset chooses; `finetune build` makes them.')
         return self.splits[name]
 
     def paths(self, split_name: str) -> list[str]:
@@ -127,7 +131,7 @@ def is_marked(directory: Path) -> bool:
 
 
 def open_records(directory) -> Records:
-    """Reads dataset.json and checks that every shard it lists is there, whole in size. Raises Error in one sentence."""
+    """Reads dataset.json and checks that every shard it lists is there, of the size it says. Raises Error."""
     directory = Path(directory)
     content = _read_manifest(directory)
     try:
@@ -138,8 +142,8 @@ def open_records(directory) -> Records:
         raise Error(f'{_manifest_path(directory)} was not written by this program ({type(error).__name__}: '
                     f'{printable(str(error))}). {BUILD_AGAIN}') from None
     if not genuine:
-        raise Error(f'{_manifest_path(directory)} was changed or damaged after it was written: its fingerprint does '
-                    f'not fit. {BUILD_AGAIN}')
+        raise Error(f'{_manifest_path(directory)} was changed or damaged after it was written: its fingerprint '
+                    f'does not fit. {BUILD_AGAIN}')
     _check_counts(opened)
     _check_files(opened)
     return opened
@@ -151,8 +155,8 @@ def verify(records: Records) -> None:
         with (records.directory / shard.name).open('rb') as file:
             found = hashlib.file_digest(file, 'sha256').hexdigest()
         if found != shard.sha256:
-            raise Error(f'{printable(records.directory / shard.name)}: its sha256 differs from dataset.json: damaged or '
-                        f'changed since it was written. {BUILD_AGAIN}')
+            raise Error(f'{printable(records.directory / shard.name)}: its sha256 differs from dataset.json: '
+                        f'damaged or changed since it was written. {BUILD_AGAIN}')
 
 
 def _split(name: str, records: int, per_class: list[int], shards: list[dict]) -> Split:
@@ -166,7 +170,8 @@ def _manifest_path(directory: Path) -> str:
 def _read_manifest(directory: Path) -> dict:
     if not directory.is_dir():
         what = 'is a file' if directory.exists() else 'does not exist'
-        raise Error(f'{printable(directory)} {what}; --data_dir is a directory of records. `finetune build` makes one.')
+        raise Error(f'{printable(directory)} {what}; --data_dir is a directory of records. `finetune build` makes '
+                    'one.')
     path = directory / MANIFEST
     if not path.is_file():
         raise Error(f'{printable(directory)} holds no {MANIFEST}{_what_it_is(directory)}')
@@ -174,27 +179,32 @@ def _read_manifest(directory: Path) -> dict:
         content = json.loads(path.read_bytes())
         version = content['schema_version']
     except (ValueError, KeyError, TypeError):
-        raise Error(f'{printable(path)} cannot be read: it is damaged or of another program. {BUILD_AGAIN}') from None
+        raise Error(f'{printable(path)} cannot be read: it is damaged, or another program wrote it. '
+                    f'{BUILD_AGAIN}') from None
     if version != SCHEMA_VERSION:
-        raise Error(f'{printable(path)} has schema version {printable(str(version))}; this program reads {SCHEMA_VERSION}. '
-                    f'{BUILD_AGAIN}')
+        raise Error(f'{printable(path)} has schema version {printable(str(version))}; this program reads '
+                    f'{SCHEMA_VERSION}. {BUILD_AGAIN}')
     return content
 
 
 def _what_it_is(directory: Path) -> str:
     """The rest of the sentence about a directory that is no records."""
     entries = sorted(itertools.islice(directory.iterdir(), 1000))
-    shards = [entry.name for entry in entries if '-of-' in entry.name or entry.suffix in ('.tfrecord', '.tfrecords')]
-    compressed = next((name for name in shards if (directory / name).open('rb').read(2) == b'\x1f\x8b'), None)
-    if compressed:
-        return f'; {printable(compressed)} is compressed with gzip, which is not read here. {BUILD_AGAIN}'
+    shards = [entry for entry in entries if entry.is_file() and ('-of-' in entry.name or 'tfrec' in entry.name)]
+    if shards and _first_bytes(shards[0]) == GZIP:
+        return f'; {printable(shards[0].name)} is compressed with gzip, which is not read here. {BUILD_AGAIN}'
     if shards:
-        return (f': {printable(shards[0])} was written by another program, or a build was interrupted; counts and labels '
-                f'are not known. {BUILD_AGAIN}')
+        return (f': {printable(shards[0].name)} was written by another program, whose counts and labels are not '
+                f'known. {BUILD_AGAIN}')
     if any(entry.is_dir() for entry in entries):
         return (f': it looks like folders of pictures. Make records of them: `finetune build '
                 f'--train_directory={printable(directory)} --output_directory=…`')
     return ': no build has finished here. Make records: `finetune build --train_directory=… --output_directory=…`'
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open('rb') as file:
+        return file.read(len(GZIP))
 
 
 def _check_counts(records: Records) -> None:
@@ -204,8 +214,8 @@ def _check_counts(records: Records) -> None:
         raise Error(f'{where}: the labels must be {BACKGROUND!r} and at least one class. {BUILD_AGAIN}')
     for split in records.splits.values():
         if len(split.per_class) != len(records.labels):
-            raise Error(f'{where}: {split.name} counts {len(split.per_class)} labels, there are {len(records.labels)}: a '
-                        f'label is out of range. {BUILD_AGAIN}')
+            raise Error(f'{where}: {split.name} counts {len(split.per_class)} labels where there are '
+                        f'{len(records.labels)}: a label is out of range. {BUILD_AGAIN}')
         if not split.records == sum(split.per_class) == sum(shard.records for shard in split.shards):
             raise Error(f'{where}: the counts of {split.name} do not add up. {BUILD_AGAIN}')
     if not records.splits or not all(split.records for split in records.splits.values()):
@@ -216,7 +226,8 @@ def _check_files(records: Records) -> None:
     for shard in itertools.chain(*(split.shards for split in records.splits.values())):
         path = records.directory / shard.name
         if Path(shard.name).name != shard.name or not path.is_file():
-            raise Error(f'{printable(path)} is missing; dataset.json lists it with {shard.records} records. {BUILD_AGAIN}')
+            raise Error(f'{printable(path)} is missing; dataset.json lists it with {shard.records} records. '
+                        f'{BUILD_AGAIN}')
         size = path.stat().st_size
         if size != shard.bytes:
             raise Error(f'{printable(path)} has {size} bytes, dataset.json says {shard.bytes}: it is '

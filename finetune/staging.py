@@ -1,4 +1,4 @@
-"""A directory that appears whole or not at all: made in a private folder beside it, then exchanged for the old one."""
+"""A directory that appears whole or not at all: made in a private folder beside it, then exchanged for the old."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2: both names exist at every
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Gives a new private folder; when the block ends well, it stands at `target`, and what stood there is gone.
+    """Gives a new private folder; when the block ends well, it stands at `target` in place of what stood there.
 
     Order: lock, remove what a killed run left, work, make durable, exchange, remove the old. A second run that
     wants the same target is refused. A kill at any moment leaves the old directory or the new one, whole.
@@ -27,9 +27,7 @@ def replacing(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     private, old = (target.with_name(f'.{target.name}.{role}') for role in ('partial', 'old'))
     with _lock(target):
-        if old.exists() and not target.exists():  # Killed between the two renames of a system without exchange.
-            old.rename(target)
-        _remove(private, old)
+        _clear(target, private, old)
         private.mkdir()
         try:
             yield private
@@ -37,7 +35,7 @@ def replacing(target: Path) -> Iterator[Path]:
             _put_in_place(private, target, old)
             make_durable(target.parent)
         finally:
-            _remove(private, old)
+            _clear(target, private, old)
 
 
 def make_durable(path: Path) -> None:
@@ -59,8 +57,9 @@ def _lock(target: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise Error(f'{printable(target)}: another build (pid {file.read().strip() or "unknown"}) is writing here; '
-                        'wait for it, or choose another --output_directory.') from None
+            pid = file.read().strip() or 'unknown'
+            raise Error(f'{printable(target)}: another build (pid {pid}) is writing here; wait for it, or choose '
+                        'another --output_directory.') from None
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # Its last holder removed the name between our open and our lock.
@@ -96,7 +95,9 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(other))
 
 
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        if path.exists():
-            shutil.rmtree(path)
+def _clear(target: Path, private: Path, old: Path) -> None:
+    if old.exists() and not target.exists():  # Stopped between the two renames.
+        old.rename(target)
+    for leftover in (private, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)

@@ -21,6 +21,17 @@ def _harmless(character: str) -> bool:
     return unicodedata.category(character) not in {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """'a, b, c and 7 more'"""
+    text = ', '.join(map(printable, names[:most]))
+    return text + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+def count(number: int, thing: str) -> str:
+    """'1 picture', '2 pictures', '12,345 pictures'"""
+    return f'{number:,} {thing}{"" if number == 1 else "s"}'
+
+
 def say(line: str = '') -> None:
     """A remark to the person at the screen."""
     print(line, file=sys.stderr, flush=True)
@@ -39,11 +50,11 @@ def duration(seconds: float) -> str:
 def table(rows: Sequence[Sequence], header: Sequence[str], title: str = '') -> str:
     """A plain table as text: numbers to the right, everything printable."""
     cells = [[printable(str(cell)) for cell in row] for row in [header, *rows]]
-    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     lines = [title] if title else []
     for row in cells:
-        padded = [_pad(cell, width, right) for cell, width, right in zip(row, widths, numeric, strict=True)]
+        padded = [pad(cell, width, right) for cell, width, right in zip(row, widths, numeric, strict=True)]
         lines.append('  '.join(padded).rstrip())
     return '\n'.join(lines)
 
@@ -52,12 +63,14 @@ def _is_number(cell) -> bool:
     return isinstance(cell, (int, float)) or str(cell).strip('%+-.0123456789') == ''
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
+    """How many columns of a terminal the text takes: an ideograph takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 0 if unicodedata.combining(c) else 1 for c in text)
 
 
-def _pad(text: str, width: int, right: bool) -> str:
-    space = ' ' * (width - _columns(text))
+def pad(text: str, width: int, right: bool = False) -> str:
+    """The text with spaces to `width` columns, before it if it is to stand on the right."""
+    space = ' ' * (width - columns(text))
     return space + text if right else text + space
 
 

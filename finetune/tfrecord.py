@@ -3,6 +3,7 @@
 Formats: https://protobuf.dev/programming-guides/encoding and tensorflow/core/lib/io/record_writer.h
 """
 
+import functools
 import hashlib
 import os
 import struct
@@ -11,21 +12,30 @@ from pathlib import Path
 
 import google_crc32c
 
+SHORT = 24  # Bytes.
 _BYTES_LIST, _INT64_LIST = 1, 3  # The fields of tf.train.Feature.
 
 
 def encode(features: dict[str, bytes | int]) -> bytes:
-    """A serialized tf.train.Example. The keys stand in sorted order: the same features give the same bytes."""
-    entries = b''.join(
-        _field(1, _field(1, key.encode()) + _field(2, _feature(features[key]))) for key in sorted(features)
-    )
-    return _field(1, entries)
+    """A serialized tf.train.Example. The keys stand in sorted order: the same features, the same bytes."""
+    return _field(1, b''.join(_entry(key, features[key]) for key in sorted(features)))
 
 
-def _feature(value: bytes | int) -> bytes:
+def _entry(key: str, value: bytes | int) -> bytes:
+    short = isinstance(value, int) or len(value) <= SHORT
+    return _entry_seen_before(key, value) if short else _new_entry(key, value)
+
+
+def _new_entry(key: str, value: bytes | int) -> bytes:
+    """One entry of the map from names to features."""
     if isinstance(value, bytes):
-        return _field(_BYTES_LIST, _field(1, value))
-    return _field(_INT64_LIST, _field(1, _varint(value)))
+        feature = _field(_BYTES_LIST, _field(1, value))
+    else:
+        feature = _field(_INT64_LIST, _field(1, _varint(value)))
+    return _field(1, _field(1, key.encode()) + _field(2, feature))
+
+
+_entry_seen_before = functools.lru_cache(maxsize=4096)(_new_entry)  # Sizes and labels come again and again.
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -83,6 +93,6 @@ class ShardWriter:
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """TFRecord turns and shifts its CRC-32C, so that a checksum of bytes that hold checksums stays a good one."""
+    """TFRecord turns and shifts its CRC-32C, as it may be taken of bytes that hold such checksums."""
     crc = google_crc32c.value(data)
     return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -15,9 +15,9 @@ IN_FLIGHT = 2  # Jobs a process has at once: one at work, one waiting, so that i
 def ordered_map(work: Callable, jobs: Iterable, processes: int) -> Iterator:
     """work(job) for each job, in the order of the jobs; 1 process means this one.
 
-    Job k goes to process k mod n, each over a pipe of its own: no locks and no threads, memory that does not grow with
-    the number of jobs, and a process ends by itself when we end. `work` and the jobs must be small (a pipe holds about
-    200 KiB); the results may be large.
+    Job k goes to process k mod n, each over a pipe of its own: no locks and no threads, memory that does not
+    grow with the number of jobs, and a process ends by itself when we end. `work` and the jobs must be small (a
+    pipe holds about 200 KiB); the results may be large.
     """
     if processes == 1:
         yield from map(work, jobs)
@@ -51,7 +51,7 @@ def _started(work: Callable):
 
 
 def _serve(pipe, work: Callable) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one decides.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # The first one is gone.
         while True:
             pipe.send(_answer(work, pipe.recv()))
@@ -68,7 +68,8 @@ def _result(pipe):
     try:
         result, failure = pipe.recv()
     except (EOFError, ConnectionResetError):
-        raise Error('a worker process died; most likely the memory did not suffice. Try fewer --num_threads.') from None
+        raise Error('a worker process died; most likely the memory did not suffice. Try a smaller '
+                    '--num_threads.') from None
     if failure:
         raise RuntimeError(f'in a worker process: {failure}')
     return result

@@ -12,7 +12,7 @@ _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')  # What would break t
 
 
 def label_of(folder: bytes) -> str:
-    """The label of a class folder: its name, with the bytes and characters that no text file can hold as escapes."""
+    """The label of a class folder: its name, with what no line of a text file can hold as escapes."""
     text = folder.decode('utf-8', 'backslashreplace')
     return _CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
 
@@ -26,7 +26,8 @@ def read_labels(path: str | Path, folders: Iterable[bytes] = ()) -> list[str]:
     try:
         text = path.read_bytes().decode('utf-8-sig')
     except OSError as error:
-        raise Error(f'{printable(path)}: {error.strerror}; --labels_file names a text file, one class a line.') from None
+        raise Error(f'{printable(path)}: {error.strerror}; --labels_file names a text file, one class a '
+                    'line.') from None
     except UnicodeDecodeError as error:
         line = error.object[:error.start].count(b'\n') + 1
         raise Error(f'{printable(path)} line {line} is not UTF-8; save the file as UTF-8.') from None
@@ -50,9 +51,9 @@ def _what_is_wrong(label: str, earlier: dict[str, int]) -> str:
     if not label:
         return 'is blank; a blank line would shift every later class number. Delete it.'
     if label in earlier:
-        return f'repeats {printable(label)!r} of line {earlier[label]}; each class stands once. Delete one of them.'
+        return f'repeats {printable(label)!r} of line {earlier[label]}; each class stands once. Delete one.'
     if label == BACKGROUND:
         return f'is {BACKGROUND!r}, which is always label 0 and never listed. Delete it.'
     if label in ('.', '..') or '/' in label or _CONTROL.search(label):
-        return f'({printable(label)}) cannot be the name of a class folder; a label is a folder name, never a path.'
+        return f'({printable(label)}) cannot be a class; a label is the name of a folder, never a path.'
     return ''
