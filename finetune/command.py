@@ -54,6 +54,7 @@ class Flags:
 
     def parse(self, argv: Sequence[str]) -> SimpleNamespace:
         """The flags' values by name, with `given` (the names that were typed) and `arguments` (what is no flag)."""
+        self._values.unparse_flags()  # Of an earlier command line in this process.
         try:
             arguments = self._values(['', *map(self._without_alias, argv)])[1:]
         except absl_flags.Error as error:
@@ -95,12 +96,12 @@ class Flags:
 def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Sequence[str] | None) -> int:
     """Parses the command line, does the work, and turns whatever ends it into one sentence and an exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if {'--help', '-h', '-help', '--helpfull'} & set(argv):
-        print(flags.help())
-        return 0
     debug = '--debug' in argv
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0' if debug else '3')  # TensorFlow's own start-up lines.
     try:
+        if {'--help', '-h', '-help', '--helpfull'} & set(argv):
+            print(flags.help(), flush=True)
+            return 0
         return work(flags.parse([argument for argument in argv if argument != '--debug'])) or 0
     except Error as error:
         return _fail(str(error), error.exit_code, debug)

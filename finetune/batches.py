@@ -1,0 +1,81 @@
+"""Records become batches: {'image': float32 [b, size, size, 3] in [0, 1], 'label': int32 [b], 'filename': string [b]}."""
+
+from collections.abc import Iterable
+
+from finetune import images, records
+from finetune.lazy import tf
+
+SHUFFLE_BYTES = 512 * 2**20  # The most memory that undecoded pictures wait in to be shuffled.
+SHUFFLE_RECORDS = 16_384
+
+
+def for_evaluation(records_, split: str, image_size: int, crop_fraction: float, batch_size: int, threads: int | None = None):
+    """Every record of the split once, in the order of the shards; the last batch may be smaller."""
+    def picture(serialized):
+        example = records.parse(serialized)
+        return _batch_item(images.view(images.decode(example['encoded']), image_size, crop_fraction), example)
+
+    dataset = tf.data.TFRecordDataset(records_.paths(split))
+    dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def for_encoded(encoded: Iterable[bytes], image_size: int, crop_fraction: float, batch_size: int):
+    """The same view of JPEG bytes that come from anywhere: batches of float32 [b, size, size, 3], in their order."""
+    dataset = tf.data.Dataset.from_generator(lambda: iter(encoded), output_signature=tf.TensorSpec((), tf.string))
+    dataset = dataset.map(
+        lambda jpeg: images.view(images.decode(jpeg), image_size, crop_fraction),
+        num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def for_training(
+    records_,
+    split: str,
+    image_size: int,
+    distortion: images.Distortion,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    threads: int | None = None,
+):
+    """Full batches without end, from the one that step `first_step` uses on.
+
+    Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is decided
+    by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
+    """
+    def picture(epoch, index, serialized):
+        example = records.parse(serialized)
+        view_seed = tf.random.fold_in(tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch), index)
+        image = images.distort(images.decode(example['encoded']), image_size, distortion, view_seed)
+        return _batch_item(image, example)
+
+    count = records_.split(split).records
+    first_epoch, first_index = divmod(first_step * batch_size, count)
+    # Skip before decoding: it costs reading. Repeat before batching: every batch is full, and no picture is left out.
+    order = tf.data.Dataset.range(first_epoch, 2**62).flat_map(lambda epoch: _epoch(records_, split, seed, epoch))
+    order = order.skip(first_index)
+    dataset = order.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _epoch(records_, split: str, seed: int, epoch):
+    """(epoch, index, serialized record) of every record, shuffled: the shards, then blocks of what memory holds."""
+    epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
+    files = tf.random.experimental.stateless_shuffle(tf.constant(records_.paths(split)), epoch_seed)
+    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
+        tf.data.TFRecordDataset, cycle_length=16, num_parallel_calls=1, deterministic=True)
+    # Not Dataset.shuffle: its order hangs on TensorFlow's global seed, and so on what ran before.
+    blocks = dataset.batch(_records_in_memory(records_.split(split))).enumerate()
+    dataset = blocks.flat_map(lambda number, block: tf.data.Dataset.from_tensor_slices(
+        tf.random.experimental.stateless_shuffle(block, tf.random.fold_in(epoch_seed, number))))
+    return dataset.enumerate().map(lambda index, serialized: (epoch, index, serialized))
+
+
+def _records_in_memory(split) -> int:
+    mean_bytes = sum(shard.bytes for shard in split.shards) / split.records
+    return max(1, min(split.records, SHUFFLE_RECORDS, int(SHUFFLE_BYTES / mean_bytes)))
+
+
+def _batch_item(image, example: dict) -> dict:
+    return {'image': image, 'label': example['label'], 'filename': example['filename']}

@@ -1,0 +1,123 @@
+"""What a run keeps of its training while it goes on: lines, metrics.csv, TensorBoard scalars, checkpoints, the best one."""
+
+import contextlib
+import math
+import time
+from datetime import datetime
+
+from finetune import batches, inference, metrics
+from finetune.errors import Diverged
+from finetune.logs import MetricsFile, Scalars
+from finetune.runs import Run, State
+from finetune.terminal import Progress, printable, say, warn
+
+
+class Journal:
+    """Called by the training loop after every step; `measure` and `save` when it is time to."""
+
+    def __init__(self, run: Run, state: State, data, subset: str, strategy, progress: Progress, log_every_steps: int):
+        self.run, self.state, self.data, self.strategy, self.progress = run, state, data, strategy, progress
+        self.split, self.log_every_steps = data.split(subset), log_every_steps
+        self._logits_of = inference.classify(state.model)
+        self.scalars = Scalars(run.directory)
+        self.table = MetricsFile(run.directory / 'metrics.csv')
+        self.table.forget_after(int(state.step.numpy()))
+        self._lap = self._saved = time.monotonic()
+        self._lap_step = int(state.step.numpy())
+        self._examples_per_sec = 0.0
+
+    def step_done(self, step: int, loss) -> None:
+        self.progress.advance()
+        if step % self.log_every_steps == 0:
+            loss = self._finite(step, loss)
+            now = time.monotonic()
+            steps, seconds = step - self._lap_step, now - self._lap
+            self._lap, self._lap_step = now, step
+            self._examples_per_sec = steps * self.run.recipe.batch_size / seconds
+            print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
+                  f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
+            self.scalars.write(step, {'loss': loss, 'learning_rate': self._learning_rate()})
+
+    def epoch_ends(self, step: int) -> bool:
+        return self._epochs(step) > self._epochs(step - 1)
+
+    def measure(self, step: int, loss) -> None:
+        """Validates with the averaged weights, writes the figures down, saves, and keeps the checkpoint if it is the best."""
+        row = {'step': step, 'epoch': self._epochs(step), 'loss': f'{self._finite(step, loss):.6g}',
+               'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
+        scores = self._validate() if 'validation' in self.data.splits else None
+        if scores:
+            row |= {'validation_loss': f'{scores.loss:.6g}', 'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
+                    'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
+            self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
+                                      'validation_loss': scores.loss})
+        best = self._best()
+        self.save(step, loss)
+        self.table.append(row)
+        if scores:
+            is_best = best is None or round(scores.precision_at_1, 6) > best[0]
+            if is_best:
+                self.run.keep_as_best(step)
+            print(f'{datetime.now()}: step {step}, epoch {self._epochs(step)}, validation precision @ 1 = '
+                  f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
+                  f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
+        self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
+
+    def save(self, step: int, loss) -> None:
+        """A disk that is full does not end the training: it goes on and tries again at the next occasion."""
+        self._finite(step, loss)
+        if not self.state.is_finite():
+            raise self._diverged(step, 'the weights are')
+        self._saved = time.monotonic()
+        try:
+            self.run.save(self.state)
+        except OSError as error:
+            warn(f'step {step} could not be saved ({error}); training goes on and tries again later')
+
+    def seconds_since_save(self) -> float:
+        return time.monotonic() - self._saved
+
+    def patience_is_over(self) -> bool:
+        patience, rows = self.run.recipe.patience, self._validated()
+        best = self._best()
+        if not patience or best is None or sum(int(row['step']) > best[1] for row in rows) < patience:
+            return False
+        say(f'No better precision@1 for {patience} epochs (--patience): ending early.')
+        return True
+
+    def _epochs(self, step: int) -> int:
+        return step * self.run.recipe.batch_size // self.split.records
+
+    def _learning_rate(self) -> float:
+        optimizer, _ = self.state.groups[0]
+        return float(optimizer.learning_rate)
+
+    def _validated(self) -> list[dict]:
+        return [row for row in self.table.rows() if row['validation_precision_at_1']]
+
+    def _best(self) -> tuple[float, int] | None:
+        """(precision@1, step) of the best measurement so far, the earliest of equals."""
+        rows = self._validated()
+        return max(((float(r['validation_precision_at_1']), int(r['step'])) for r in rows), key=lambda r: (r[0], -r[1]),
+                   default=None)
+
+    def _validate(self) -> metrics.Scores:
+        recipe = self.run.recipe
+        pictures = batches.for_evaluation(
+            self.data, 'validation', recipe.image_size, recipe.crop_fraction, recipe.batch_size)
+        averages = self.state.averages
+        with averages.applied() if averages else contextlib.nullcontext():
+            outputs = inference.outputs(self._logits_of, pictures, self.strategy)
+        return metrics.score(outputs.labels, outputs.logits, self.run.labels)
+
+    def _finite(self, step: int, loss) -> float:
+        loss = float(loss)  # Waits for the device; only when we log or save.
+        if not math.isfinite(loss):
+            raise self._diverged(step, f'the loss ({loss}) is')
+        return loss
+
+    def _diverged(self, step: int, what: str) -> Diverged:
+        kept = self.run.steps()
+        last = f'the last finite checkpoint is step {kept[-1]}' if kept else 'no checkpoint was written yet'
+        return Diverged(f'training diverged: at step {step} {what} not finite (learning rate {self._learning_rate():g}); {last} '
+                        f'in {printable(self.run.directory)}. Start again with a lower --initial_learning_rate.')

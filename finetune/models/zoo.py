@@ -1,0 +1,188 @@
+"""The networks by name, and how a classifier is put together: pixel range, backbone, pooled features, head."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+
+from finetune.errors import Error
+from finetune.lazy import LazyModule, keras
+
+layers = LazyModule('finetune.models.layers')
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """What a network wants instead of [0, 1]: `x * scale + offset` for each of red, green, blue."""
+
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+    bgr: bool = False
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet, for [0, 1] pixels.
+
+ZERO_TO_ONE = Pixels((1.0,) * 3, (0.0,) * 3)
+MINUS_ONE_TO_ONE = Pixels((2.0,) * 3, (-1.0,) * 3)
+ZERO_TO_255 = Pixels((255.0,) * 3, (0.0,) * 3)
+STANDARDIZED = Pixels(tuple(1 / s for s in STD), tuple(-m / s for m, s in zip(MEAN, STD, strict=True)))
+BGR_MINUS_MEAN = Pixels((255.0,) * 3, (-123.68, -116.779, -103.939), bgr=True)
+# Keras divides by sqrt(std) once more when it builds EfficientNet for its ImageNet weights, and only then; here it is part
+# of the range, so that those weights see the same pixels whichever way they arrive.
+EFFICIENTNET = Pixels(
+    tuple(255 / math.sqrt(s) for s in STD),
+    tuple(255 * m * (1 - 1 / math.sqrt(s)) for m, s in zip(MEAN, STD, strict=True)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """One row of the zoo.
+
+    `application` is a class of keras.applications, by name, or a function with the same arguments. `size` is the side of the square picture it was made for, in pixels.
+    `width` says whether the network comes in several widths (`alpha`).
+    """
+
+    application: str | Callable
+    size: int
+    pixels: Pixels
+    width: bool = False
+
+
+NETS = {
+    'inception_v3': Net('InceptionV3', 299, MINUS_ONE_TO_ONE),
+    'resnet50': Net('ResNet50', 224, BGR_MINUS_MEAN),
+    'mobilenet_v2': Net('MobileNetV2', 224, MINUS_ONE_TO_ONE, width=True),
+    'mobilenet': Net('MobileNet', 224, MINUS_ONE_TO_ONE, width=True),
+    'mobilenet_v3_small': Net('MobileNetV3Small', 224, ZERO_TO_255, width=True),
+    'mobilenet_v3_large': Net('MobileNetV3Large', 224, ZERO_TO_255, width=True),
+    'efficientnet_b0': Net('EfficientNetB0', 224, EFFICIENTNET),
+    'efficientnet_b1': Net('EfficientNetB1', 240, EFFICIENTNET),
+    'efficientnet_b2': Net('EfficientNetB2', 260, EFFICIENTNET),
+    'efficientnet_b3': Net('EfficientNetB3', 300, EFFICIENTNET),
+    'efficientnet_b4': Net('EfficientNetB4', 380, EFFICIENTNET),
+    'efficientnet_b5': Net('EfficientNetB5', 456, EFFICIENTNET),
+    'efficientnet_b6': Net('EfficientNetB6', 528, EFFICIENTNET),
+    'efficientnet_b7': Net('EfficientNetB7', 600, EFFICIENTNET),
+    'efficientnet_v2_b0': Net('EfficientNetV2B0', 224, ZERO_TO_255),
+    'efficientnet_v2_b1': Net('EfficientNetV2B1', 240, ZERO_TO_255),
+    'efficientnet_v2_b2': Net('EfficientNetV2B2', 260, ZERO_TO_255),
+    'efficientnet_v2_b3': Net('EfficientNetV2B3', 300, ZERO_TO_255),
+    'efficientnet_v2_s': Net('EfficientNetV2S', 384, ZERO_TO_255),
+    'efficientnet_v2_m': Net('EfficientNetV2M', 480, ZERO_TO_255),
+    'efficientnet_v2_l': Net('EfficientNetV2L', 480, ZERO_TO_255),
+    'convnext_tiny': Net('ConvNeXtTiny', 224, ZERO_TO_255),
+    'convnext_small': Net('ConvNeXtSmall', 224, ZERO_TO_255),
+    'convnext_base': Net('ConvNeXtBase', 224, ZERO_TO_255),
+    'convnext_large': Net('ConvNeXtLarge', 224, ZERO_TO_255),
+    'convnext_xlarge': Net('ConvNeXtXLarge', 224, ZERO_TO_255),
+    'densenet121': Net('DenseNet121', 224, STANDARDIZED),
+    'densenet169': Net('DenseNet169', 224, STANDARDIZED),
+    'densenet201': Net('DenseNet201', 224, STANDARDIZED),
+    'resnet101': Net('ResNet101', 224, BGR_MINUS_MEAN),
+    'resnet152': Net('ResNet152', 224, BGR_MINUS_MEAN),
+    'resnet50_v2': Net('ResNet50V2', 224, MINUS_ONE_TO_ONE),
+    'resnet101_v2': Net('ResNet101V2', 224, MINUS_ONE_TO_ONE),
+    'resnet152_v2': Net('ResNet152V2', 224, MINUS_ONE_TO_ONE),
+    'inception_resnet_v2': Net('InceptionResNetV2', 299, MINUS_ONE_TO_ONE),
+    'xception': Net('Xception', 299, MINUS_ONE_TO_ONE),
+    'nasnet_mobile': Net('NASNetMobile', 224, MINUS_ONE_TO_ONE),
+    'nasnet_large': Net('NASNetLarge', 331, MINUS_ONE_TO_ONE),
+    'vgg16': Net('VGG16', 224, BGR_MINUS_MEAN),
+    'vgg19': Net('VGG19', 224, BGR_MINUS_MEAN),
+}
+
+
+def find(name: str) -> Net:
+    if name in NETS:
+        return NETS[name]
+    near = difflib.get_close_matches(name.lower(), NETS, n=3, cutoff=0.4)
+    raise Error(f'--model={name} is not known. Did you mean {" or ".join(near) or "inception_v3"}? All: {", ".join(NETS)}.')
+
+
+def backbone(name: str, image_size: int, width: float = 1.0, weights: str | None = None, include_top: bool = False):
+    """The network of keras.applications without its head, its input already in its own pixel range.
+
+    `weights` is None (random) or 'imagenet' (downloaded by Keras, sha checked). `include_top` is for reading published
+    heads only.
+    """
+    net = find(name)
+    if width != 1.0 and not net.width:
+        raise Error(f'--width is for networks that come in several widths ({", ".join(n for n in NETS if NETS[n].width)}); '
+                    f'{name} does not. Leave --width out.')
+    options = {'alpha': width} if net.width else {}
+    shape = None if include_top else (image_size, image_size, 3)
+    application = net.application
+    if isinstance(application, str):
+        application = getattr(keras.applications, application)
+    try:
+        return application(
+            include_top=include_top, weights=weights, input_shape=shape, name='backbone', **options)
+    except ValueError as error:
+        raise Error(f'{name} cannot be built with --image_size={image_size} --width={width}: {error}') from None
+
+
+def start_afresh(seed: int, mixed_precision: bool = False) -> None:
+    """Makes what is built next depend on nothing that was built before: names of layers, random weights, precision.
+
+    These are global in Keras. Not inside the scope of a strategy, which clearing them would tear down.
+    """
+    keras.utils.clear_session(free_memory=False)
+    keras.config.set_dtype_policy('mixed_bfloat16' if mixed_precision else 'float32')
+    keras.utils.set_random_seed(seed)
+
+
+def build(
+    name: str,
+    classes: int,
+    *,
+    image_size: int,
+    width: float = 1.0,
+    dropout: float = 0.0,
+    seed: int = 0,
+):
+    """A classifier with random weights: [b, image_size, image_size, 3] pixels in [0, 1] -> float32 logits [b, classes].
+
+    Its sub-models `backbone` (pixels in the network's range -> feature map [b, h, w, c]) and `head` (pooled features
+    [b, c] -> logits) can be used alone.
+    """
+    pixels = find(name).pixels
+    body = backbone(name, image_size, width)
+    head = _head(body.output_shape[-1], classes, dropout, seed)
+    images = keras.Input((image_size, image_size, 3), name='image')
+    ranged = layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr, name='pixel_range')(images)
+    features = keras.layers.GlobalAveragePooling2D(name='features')(body(ranged))
+    return keras.Model(images, head(features), name='classifier')
+
+
+def _head(features: int, classes: int, dropout: float, seed: int):
+    pooled = keras.Input((features,), name='features')
+    kept = keras.layers.Dropout(dropout, seed=seed, name='dropout')(pooled)
+    start = keras.initializers.TruncatedNormal(stddev=0.01, seed=seed)  # The original's: first losses near ln(classes).
+    logits = keras.layers.Dense(classes, kernel_initializer=start, dtype='float32', name='logits')(kept)
+    return keras.Model(pooled, logits, name='head')
+
+
+def training_logits(model, images, batch_norm_trains: bool):
+    """The logits that a training step sees: with dropout, and with the statistics of the batch only if they train.
+
+    Part by part, because `training=True` at the call of a Keras 3 model overrules whatever its parts were built with.
+    """
+    feature_map = model.get_layer('backbone')(model.get_layer('pixel_range')(images), training=batch_norm_trains)
+    return model.get_layer('head')(model.get_layer('features')(feature_map), training=True)
+
+
+def freeze_before(model, cut: str) -> list[str]:
+    """Freezes the backbone below the layer or block `cut`; returns the names of its layers with weights that still train.
+
+    A block is named by the beginning of its layers' names: `block_13`, `conv5_block1`.
+    """
+    names = [layer.name for layer in model.get_layer('backbone').layers]
+    matches = [i for i, name in enumerate(names) if name == cut] or [
+        i for i, name in enumerate(names) if name.startswith(cut + '_')]
+    if not matches:
+        near = difflib.get_close_matches(cut, names, n=4, cutoff=0.3) or names[-4:]
+        raise Error(f'--trainable_from={cut}: the network has no such layer or block. Some it has: {", ".join(near)}.')
+    for layer in model.get_layer('backbone').layers[:matches[0]]:
+        layer.trainable = False
+    return [layer.name for layer in model.get_layer('backbone').layers[matches[0]:] if layer.weights]

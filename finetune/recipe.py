@@ -1,0 +1,174 @@
+"""Everything that decides which numbers a run computes."""
+
+import dataclasses
+import typing
+from pathlib import Path
+
+from finetune import images, optimize
+from finetune.command import Flags
+from finetune.errors import Error
+from finetune.models import zoo
+
+
+def _option(group: str, default, help: str, choices: tuple[str, ...] = (), changeable: bool = False):
+    """A field of the recipe and the flag that sets it. A default of None is filled in by `plan`."""
+    return dataclasses.field(
+        default=default, metadata={'group': group, 'help': help, 'choices': choices, 'changeable': changeable})
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One field a flag of `finetune train`. After `plan` no field is None."""
+
+    model: str = _option(
+        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications '
+        '(default: that of --pretrained, else mobilenet_v2)')
+    width: float = _option('network', None, 'width multiplier of the MobileNets (default: that of --pretrained, else 1.0)')
+    image_size: int = _option('network', None, 'side of the square input in pixels (default: what the network was made for)')
+    crop_fraction: float = _option('network', 0.875, 'central part of each side that evaluation looks at')
+    dropout: float = _option('network', 0.2, 'share of the pooled features that is dropped while training')
+
+    pretrained: str = _option(
+        'start', '', 'first weights: a run directory, a weights file (.weights.h5, .h5), imagenet, or sample; '
+        'used when --train_dir has no checkpoint yet')
+    fine_tune: bool = _option('start', False, 'take the backbone from --pretrained and start with a new head')
+
+    freeze_backbone: bool = _option('what trains', False, 'train the head alone')
+    trainable_from: str = _option('what trains', '', 'train from this layer or block of the backbone on, e.g. block_13')
+    backbone_learning_rate_factor: float = _option(
+        'what trains', None, 'learning rate of the backbone as a multiple of that of the head')
+    batch_norm: str = _option(
+        'what trains', None, 'whether the statistics of batch normalisation stay still or train '
+        '(default: still with --pretrained, else train; those of frozen layers always stay still)', ('still', 'train'))
+
+    optimizer: str = _option('optimizer', 'rmsprop', 'which', optimize.OPTIMIZERS)
+    initial_learning_rate: float = _option('optimizer', None, 'at step 0')
+    num_epochs_per_decay: float = _option('optimizer', None, 'epochs between two steps down of the learning rate')
+    learning_rate_decay_factor: float = _option('optimizer', None, 'each step down multiplies the learning rate by this')
+    rmsprop_decay: float = _option('optimizer', 0.9, 'decay of the mean square')
+    momentum: float = _option('optimizer', 0.9, 'of rmsprop, momentum and nesterov')
+    rmsprop_epsilon: float = _option('optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates')
+    label_smoothing: float = _option('optimizer', 0.0, 'probability spread over the classes that occur')
+    weight_decay: float = _option('optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss')
+    gradient_clip: float = _option('optimizer', 0.0, 'largest global norm of the gradients (0: no limit)')
+    moving_average_decay: float = _option('optimizer', 0.9999, 'of the averaged weights that evaluation uses (0: none)')
+
+    batch_size: int = _option('data', 32, 'pictures a step, over all towers together')
+    distortion: str = _option('data', 'mild', 'how far training pictures are varied', tuple(images.DISTORTIONS))
+    min_crop_area: float = _option('data', None, 'smallest part of a picture that a crop keeps (default: by --distortion)')
+    max_aspect: float = _option('data', None, 'most that a crop is stretched (default: by --distortion)')
+    flip: bool = _option('data', None, 'mirror half of the pictures (default: by --distortion)')
+    color_distortion: float = _option('data', None, 'strength of colour changes, 0 to 1 (default: by --distortion)')
+    seed: int = _option('data', 1, 'decides the order of the pictures, the distortions and the new weights')
+
+    max_steps: int = _option('length', None, 'steps until the end (default: by --epochs)', changeable=True)
+    epochs: float = _option('length', None, 'times that every picture is seen', changeable=True)
+    patience: int = _option(
+        'length', 0, 'end early after this many epochs without a better validation precision@1 (0: never)', changeable=True)
+
+    mixed_precision: bool = _option('device', False, 'compute in float16 where it is safe')
+
+    def distorted(self) -> images.Distortion:
+        return images.Distortion(self.min_crop_area, self.max_aspect, self.flip, self.color_distortion)
+
+    @classmethod
+    def from_json(cls, values: dict, path: Path) -> 'Recipe':
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise Error(f'{path} has {", ".join(sorted(unknown))}, which this version does not know. '
+                        'Use the version that wrote it, or another --train_dir.')
+        return cls(**values)
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
+CHANGEABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.metadata['changeable'])
+
+
+def add_flags(flags: Flags) -> None:
+    """One flag a field, in the groups and the order above."""
+    kinds = {str: flags.string, int: flags.integer, float: flags.number, bool: flags.switch}
+    types = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        flags.group(field.metadata['group'])
+        if field.metadata['choices']:
+            flags.choice(field.name, field.default, field.metadata['choices'], field.metadata['help'])
+        else:
+            kinds[types[field.name]](field.name, field.default, field.metadata['help'])
+
+
+def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
+    """The whole recipe: what was typed, and for the rest what is known to work.
+
+    `typed` holds the flags that were given, by name. `source` is the recipe of the network behind --pretrained, if it has
+    one. `train_records` turns epochs into steps, once.
+    """
+    same_network = source is not None and typed.get('model', source.model) == source.model
+    values = _network(typed, source if same_network else None) | typed
+    values |= {name: value for name, value in _training(values).items() if name not in typed}
+    recipe = dataclasses.replace(Recipe(), **values)
+    recipe = dataclasses.replace(recipe, **_distortion(recipe))
+    recipe = dataclasses.replace(recipe, **_length(recipe, typed, train_records))
+    _check(recipe)
+    return recipe
+
+
+def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
+    """The same recipe with another end, where one was typed."""
+    typed = {name: value for name, value in typed.items() if name in CHANGEABLE}
+    recipe = dataclasses.replace(recipe, **typed)
+    return dataclasses.replace(recipe, **_length(recipe, typed, train_records))
+
+
+def _network(typed: dict, source: Recipe | None) -> dict:
+    if source:
+        return {'model': source.model, 'width': source.width, 'image_size': source.image_size,
+                'crop_fraction': source.crop_fraction}
+    model = typed.get('model', 'mobilenet_v2')
+    return {'model': model, 'width': 1.0, 'image_size': zoo.find(model).size}
+
+
+def _training(values: dict) -> dict:
+    """Rates and lengths that were measured to work without tuning; the README says from what."""
+    if values.get('freeze_backbone'):
+        plan = {'initial_learning_rate': 0.01, 'epochs': 10.0, 'num_epochs_per_decay': 4.0}
+    elif values.get('pretrained'):
+        plan = {'initial_learning_rate': 0.003, 'epochs': 20.0, 'num_epochs_per_decay': 8.0}
+    else:
+        plan = {'initial_learning_rate': 0.1, 'epochs': 60.0, 'num_epochs_per_decay': 30.0}
+    return plan | {
+        'learning_rate_decay_factor': 0.16,
+        'backbone_learning_rate_factor': 1.0,
+        'batch_norm': 'still' if values.get('pretrained') else 'train',
+    }
+
+
+def _distortion(recipe: Recipe) -> dict:
+    named = images.DISTORTIONS[recipe.distortion]
+    chosen = {'min_crop_area': named.min_crop_area, 'max_aspect': named.max_aspect, 'flip': named.flip,
+              'color_distortion': named.color}
+    return {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
+
+
+def _length(recipe: Recipe, typed: dict, train_records: int) -> dict:
+    steps_per_epoch = train_records / recipe.batch_size
+    if 'max_steps' in typed:
+        return {'epochs': recipe.max_steps / steps_per_epoch}
+    return {'max_steps': max(1, round(recipe.epochs * steps_per_epoch))}
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.fine_tune and not recipe.pretrained:
+        raise Error('--fine_tune takes the backbone from --pretrained, which was not given. '
+                    'Add --pretrained=sample, --pretrained=imagenet, or --pretrained=PATH.')
+    if recipe.freeze_backbone and recipe.trainable_from:
+        raise Error('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone too: '
+                    'give one of them.')
+    for name, least in {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'initial_learning_rate': 0.0}.items():
+        if getattr(recipe, name) < least:
+            raise Error(f'--{name}={getattr(recipe, name)} is too small: it must be at least {least}.')
+
+
+def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:
+    """(name, old value, typed value) of every typed flag that would make the run compute other numbers."""
+    return [(name, getattr(old, name), typed[name]) for name in FIELDS
+            if name in typed and name not in CHANGEABLE and typed[name] != getattr(old, name)]

@@ -1,0 +1,216 @@
+"""A run: the directory that holds one training. Recipe, labels, checkpoints, and the only code that writes or reads them."""
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from finetune import logs, optimize, recipe as recipes
+from finetune.errors import Error
+from finetune.lazy import tf
+from finetune.models import zoo
+from finetune.terminal import printable, warn
+
+KEPT = 3  # Newest checkpoints that stay; the best one stays beside them.
+
+
+def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
+    """The recipe's classifier with random weights on all towers, frozen where the recipe says so."""
+    zoo.start_afresh(recipe.seed, recipe.mixed_precision)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = zoo.build(
+            recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout, seed=recipe.seed)
+    if recipe.freeze_backbone:
+        model.get_layer('backbone').trainable = False
+    elif recipe.trainable_from:
+        zoo.freeze_before(model, recipe.trainable_from)
+    return model
+
+
+class State:
+    """Everything that a training step reads and writes, saved and restored whole.
+
+    Keras leaves the seeds of dropout out of its own weight files; here they are variables like all others.
+    """
+
+    def __init__(self, model, groups: Sequence[tuple] = (), averages: optimize.Averages | None = None):
+        """`groups` holds (optimizer, the variables it updates)."""
+        self.model, self.groups, self.averages = model, groups, averages
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name='step')
+
+    def all(self) -> 'tf.train.Checkpoint':
+        parts = {f'optimizer_{i}': [v.value for v in optimizer.variables] for i, (optimizer, _) in enumerate(self.groups)}
+        return tf.train.Checkpoint(**self._weights(averages=True), **parts)
+
+    def weights(self, averages: bool) -> 'tf.train.Checkpoint':
+        """Without the optimizer: what evaluation and prediction read."""
+        return tf.train.Checkpoint(**self._weights(averages))
+
+    def _weights(self, averages: bool) -> dict:
+        parts = {'step': self.step, 'model': {v.path: v.value for v in self.model.variables}}
+        if averages and self.averages:
+            parts['averages'] = dict(zip((w.path for w in self.averages.weights), self.averages.averages, strict=True))
+        return parts
+
+    def is_finite(self) -> bool:
+        return all(bool(tf.reduce_all(tf.math.is_finite(v.value))) for v in self.model.variables
+                   if v.dtype.startswith('float'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    model: object
+    step: int
+    path: str
+
+
+class Run:
+    """A run that exists. `create` makes one."""
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+        self._file = self.directory / 'recipe.json'
+        if not self._file.exists():
+            raise Error(f'{printable(self.directory)} is not a run: it has no recipe.json. '
+                        'Give the --train_dir of a `finetune train` command.')
+
+    @staticmethod
+    def exists(directory) -> bool:
+        return (Path(directory) / 'recipe.json').exists()
+
+    @classmethod
+    def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
+        """`records` is what the run remembers of its data: fingerprint and training pictures per class."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        names = ''.join(f'{printable(label)}\n' for label in labels[1:])
+        logs.write_atomically(directory / 'labels.txt', names.encode())
+        versions = {name: metadata.version(name) for name in ('tensorflow', 'keras', 'numpy')}
+        facts = {'labels': list(labels), 'records': records, 'versions': versions}
+        _write_facts(directory / 'recipe.json', recipe, facts)
+        return cls(directory)
+
+    @functools.cached_property
+    def _facts(self) -> dict:
+        try:
+            return json.loads(self._file.read_text())
+        except (ValueError, OSError) as error:
+            raise Error(f'{printable(self._file)} cannot be read ({error}). Restore it, or train into another --train_dir.'
+                        ) from None
+
+    @property
+    def recipe(self) -> recipes.Recipe:
+        return recipes.Recipe.from_json(self._facts['recipe'], self._file)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Index 0 is 'background'."""
+        return tuple(self._facts['labels'])
+
+    @property
+    def records(self) -> dict:
+        """What the run remembers of its data: `fingerprint`, `per_class` (training pictures of each label)."""
+        return self._facts['records']
+
+    def change(self, recipe: recipes.Recipe) -> None:
+        _write_facts(self._file, recipe, self._facts)
+        del self._facts
+
+    # Checkpoints -----------------------------------------------------------------------------------------------------
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first."""
+        return self._steps('ckpt')
+
+    @property
+    def best_step(self) -> int | None:
+        return max(self._steps('best'), default=None)
+
+    def _steps(self, kind: str) -> list[int]:
+        found = (re.fullmatch(rf'{kind}-(\d+)\.index', name) for name in os.listdir(self.directory))
+        return sorted(int(match[1]) for match in found if match)
+
+    def save(self, state: State) -> None:
+        step = int(state.step.numpy())
+        state.all().write(str(self.directory / f'ckpt-{step}'))
+        for old in self.steps()[:-KEPT]:
+            self._remove('ckpt', old)
+
+    def keep_as_best(self, step: int) -> None:
+        """The checkpoint of `step` stays, under another name, when newer ones push it out."""
+        for old in self._steps('best'):
+            if old != step:
+                self._remove('best', old)
+        for file in self._files('ckpt', step):
+            best = file.with_name(file.name.replace('ckpt-', 'best-', 1))
+            best.unlink(missing_ok=True)
+            try:
+                os.link(file, best)
+            except OSError:  # A file system without hard links.
+                shutil.copyfile(file, best)
+
+    def _files(self, kind: str, step: int) -> list[Path]:
+        """Data before index: a checkpoint without its index does not count."""
+        return sorted(self.directory.glob(f'{kind}-{step}.*'))
+
+    def _remove(self, kind: str, step: int) -> None:
+        for file in reversed(self._files(kind, step)):
+            file.unlink(missing_ok=True)
+
+    def resume(self, state: State) -> int | None:
+        """Restores the newest checkpoint that is whole; None when there is none at all."""
+        for leftover in self.directory.glob('ckpt-*_temp*'):  # A save that was killed.
+            shutil.rmtree(leftover, ignore_errors=True)
+        steps = self.steps()
+        for step in reversed(steps):
+            if self._read(state.all(), f'ckpt-{step}'):
+                return step
+        if steps:
+            raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read; they are damaged. '
+                        'Train into another --train_dir.')
+        return None
+
+    def load(self, which: str | int = 'best', averages: bool = True, strategy=None) -> Loaded:
+        """The trained model: of the best checkpoint, the last one, or the one of a step.
+
+        'best' means the last one where nothing was measured while training. Raises `Error` when there is none, or when the
+        one that was asked for is gone or damaged.
+        """
+        model = build_model(self.recipe, len(self.labels), strategy)
+        averaged = averages and self.recipe.moving_average_decay > 0
+        state = State(model, averages=optimize.Averages(model, self.recipe.moving_average_decay) if averaged else None)
+        for name in self._candidates(which):
+            if self._read(state.weights(averages=averaged), name):
+                if averaged:
+                    state.averages.apply()
+                return Loaded(model, int(state.step.numpy()), str(self.directory / name))
+        raise Error(f'no checkpoint file found in {printable(self.directory)} for --checkpoint={which}: it has steps '
+                    f'{", ".join(map(str, self.steps())) or "none"}. Train first, or name one of these.')
+
+    def _candidates(self, which: str | int) -> list[str]:
+        last = [f'ckpt-{step}' for step in reversed(self.steps())]
+        if which == 'last':
+            return last
+        if which == 'best':
+            return [f'best-{step}' for step in reversed(self._steps('best'))] or last
+        return [f'{kind}-{which}' for kind in ('ckpt', 'best') if int(which) in self._steps(kind)]
+
+    def _read(self, checkpoint, name: str) -> bool:
+        try:
+            status = checkpoint.read(str(self.directory / name))
+            status.assert_existing_objects_matched().expect_partial()
+            return True
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            reason = printable(str(error).splitlines()[0])[:200]
+            warn(f'{printable(self.directory / name)} is damaged or gone ({reason}); looking for another one')
+            return False
+
+
+def _write_facts(path: Path, recipe: recipes.Recipe, facts: dict) -> None:
+    text = json.dumps({**facts, 'recipe': dataclasses.asdict(recipe)}, indent=2)
+    logs.write_atomically(path, f'{text}\n'.encode())

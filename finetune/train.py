@@ -1,0 +1,259 @@
+"""`finetune train`: records -> run.
+
+From the command line to a gradient it is three calls: `train`, `train_steps`, and the tower's `gradients`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+from finetune import batches, command, optimize, pretrained, records, runs, signals, towers
+from finetune import recipe as recipes
+from finetune.errors import Error, Stopped
+from finetune.journal import Journal
+from finetune.lazy import tf
+from finetune.models import zoo
+from finetune.runs import Run
+from finetune.terminal import Progress, printable, say
+
+FLAGS = command.Flags(
+    'finetune train --data_dir=RECORDS --train_dir=RUN [--pretrained=WEIGHTS --fine_tune] [flags]',
+    'Trains a classifier on records that `finetune build` made. The same command again goes on where the last one stopped.')
+FLAGS.group('places')
+FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
+FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
+FLAGS.string('subset', 'train', 'split to train on')
+recipes.add_flags(FLAGS)
+FLAGS.group('device')
+FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
+FLAGS.integer('num_preprocess_threads', None, 'threads that decode and distort (default: chosen while running)', least=1)
+FLAGS.switch('jit_compile', False, 'compile the step with XLA')
+FLAGS.switch('log_device_placement', False, 'print the device of every operation')
+FLAGS.group('run')
+FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
+FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
+FLAGS.number('save_interval_secs', 120, 'longest time between two checkpoints; every epoch ends with one', least=0)
+FLAGS.alias('pretrained_model_checkpoint_path', 'pretrained')
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command.run(FLAGS, train, argv)
+
+
+def train(flags: SimpleNamespace) -> None:
+    """Opens the records, opens or makes the run, restores what there is to restore, and trains."""
+    data = _open_data(flags)
+    tf.debugging.set_log_device_placement(flags.log_device_placement)
+    strategy = towers.strategy(flags.num_gpus)
+    run = _open_run(flags, data)
+    _check_towers(run.recipe, strategy)
+    source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
+    state = build_state(run, data.split(flags.subset).records, strategy)
+    start = _start(run, state, source)
+    _introduce(run, state, data, strategy, start, flags)
+    train_steps(run, state, data, strategy, flags)
+    _conclude(run, flags)
+
+
+def build_state(run: Run, train_records: int, strategy) -> runs.State:
+    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
+    recipe = run.recipe
+    model = runs.build_model(recipe, len(run.labels), strategy)
+    decay_steps = max(1, int(train_records / recipe.batch_size * recipe.num_epochs_per_decay))
+    groups = []
+    with strategy.scope():
+        for part, factor in {'head': 1.0, 'backbone': recipe.backbone_learning_rate_factor}.items():
+            variables = model.get_layer(part).trainable_variables
+            if variables:
+                rate = optimize.exponential_decay(
+                    recipe.initial_learning_rate * factor, decay_steps, recipe.learning_rate_decay_factor)
+                optimizer = optimize.optimizer(
+                    recipe.optimizer, rate,
+                    decay=recipe.rmsprop_decay, momentum=recipe.momentum, epsilon=recipe.rmsprop_epsilon)
+                optimizer.build(variables)
+                groups.append((optimizer, variables))
+        averages = optimize.Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None
+        return runs.State(model, groups, averages)
+
+
+# The loop --------------------------------------------------------------------------------------------------------------
+
+
+def train_steps(run: Run, state: runs.State, data, strategy, flags: SimpleNamespace) -> None:
+    """Steps until the end, a signal, or a loss that is not finite; measures and saves at the end of every epoch."""
+    recipe = run.recipe
+    first_step = int(state.step.numpy())
+    pictures = batches.for_training(
+        data, flags.subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
+        first_step=first_step, threads=flags.num_preprocess_threads)
+    update = training_step(state, recipe, strategy, run.records['per_class'], flags.jit_compile)
+    with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
+        progress.start_at(first_step)
+        journal = Journal(run, state, data, flags.subset, strategy, progress, flags.log_every_steps)
+        batch_iterator = iter(strategy.experimental_distribute_dataset(pictures))
+        for step in range(first_step + 1, recipe.max_steps + 1):
+            loss = update(next(batch_iterator))
+            journal.step_done(step, loss)
+            if journal.epoch_ends(step) or step == recipe.max_steps:
+                journal.measure(step, loss)
+            elif stop.number or journal.seconds_since_save() > flags.save_interval_secs:
+                journal.save(step, loss)
+            if stop.number:
+                raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
+                              'the same command goes on from there', stop.number)
+            if journal.patience_is_over():
+                return
+
+
+def training_step(state: runs.State, recipe: recipes.Recipe, strategy, per_class: list[int], jit_compile: bool) -> Callable:
+    """A function batch -> loss that does one update on all towers."""
+    variables = [variable for _, group in state.groups for variable in group]
+    kernels = [variable for variable in variables if 'kernel' in variable.name]
+    count = strategy.num_replicas_in_sync
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients(images, labels):
+        """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
+        with tf.GradientTape() as tape:
+            logits = zoo.training_logits(state.model, images, recipe.batch_norm == 'train')
+            losses = cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+            loss = tf.reduce_sum(losses) / recipe.batch_size
+            loss += recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels]) / count
+        return loss, tape.gradient(loss, [variable.value for variable in variables])
+
+    def tower(batch):
+        loss, grads = gradients(batch['image'], batch['label'])
+        if recipe.gradient_clip:
+            grads = clipped(grads, recipe.gradient_clip, count)
+        for optimizer, group in state.groups:
+            optimizer.apply(grads[:len(group)], group)  # Sums the towers' gradients.
+            grads = grads[len(group):]
+        return loss
+
+    @tf.function
+    def update(batch):
+        loss = strategy.reduce('SUM', strategy.run(tower, args=(batch,)), axis=None)
+        state.step.assign_add(1)
+        if state.averages:
+            state.averages.update(tf.cast(state.step, tf.float32))
+        return loss
+
+    return update
+
+
+def cross_entropy(logits, labels, smoothing: float, per_class: list[int]):
+    """Of each picture, in nats [b]. Smoothing spreads over the classes that occur, never over an unused background."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not smoothing:
+        return losses
+    occurring = tf.constant([count > 0 for count in per_class])
+    spread = -tf.reduce_mean(tf.boolean_mask(tf.nn.log_softmax(logits), occurring, axis=1), axis=1)
+    return (1 - smoothing) * losses + smoothing * spread
+
+
+def clipped(grads: list, norm: float, count: int) -> list:
+    """Gradients of one tower whose sum over `count` towers has at most this global norm."""
+    summed = tf.distribute.get_replica_context().all_reduce('SUM', grads)
+    return [gradient / count for gradient in tf.clip_by_global_norm(summed, norm)[0]]
+
+
+# Before and after --------------------------------------------------------------------------------------------------------
+
+
+def _open_data(flags: SimpleNamespace):
+    if not flags.data_dir:
+        raise Error('--data_dir is missing: the directory that `finetune build` wrote records into.')
+    data = records.open_records(flags.data_dir)
+    if sum(count > 0 for count in data.split(flags.subset).per_class) < 2:
+        raise Error(f'{printable(flags.data_dir)} has training pictures of one class only; there is nothing to tell apart.')
+    return data
+
+
+def _open_run(flags: SimpleNamespace, data) -> Run:
+    """The run in --train_dir if it has got anywhere, else a new one there."""
+    directory = flags.train_dir or Path('checkpoints', Path(flags.data_dir).resolve().name)
+    typed = {name: getattr(flags, name) for name in recipes.FIELDS if name in flags.given}
+    split = data.split(flags.subset)
+    if Run.exists(directory) and Run(directory).steps():
+        run = Run(directory)
+        _check_same(run, typed, data, flags.override)
+        run.change(recipes.extend(run.recipe, typed, split.records))
+        return run
+    recipe = recipes.plan(typed, pretrained.network(typed.get('pretrained', '')), split.records)
+    return Run.create(directory, recipe, data.labels, {'fingerprint': data.fingerprint, 'per_class': list(split.per_class)})
+
+
+def _check_same(run: Run, typed: dict, data, override: bool) -> None:
+    """A run goes on with the labels, the records and the recipe that it began with."""
+    place = printable(run.directory)
+    if run.labels != data.labels:
+        raise Error(f'{place} was trained on other labels ({", ".join(map(printable, run.labels[1:9]))}) than these records have '
+                    f'({", ".join(map(printable, data.labels[1:9]))}). Use another --train_dir, with --pretrained={place} '
+                    '--fine_tune to start from it.')
+    if override:
+        return
+    if run.records['fingerprint'] != data.fingerprint:
+        raise Error(f'the records in {printable(data.directory)} are not those that {place} began with. Use another --train_dir, '
+                    'or --override to go on with the new ones.')
+    changed = recipes.differences(run.recipe, typed)
+    if changed:
+        listed = '; '.join(f'--{name} was {old} and is now {new}' for name, old, new in changed)
+        raise Error(f'{place} began with another recipe: {listed}. Leave the flag out, use another --train_dir, '
+                    'or --override to go on with the old value.')
+
+
+def _check_towers(recipe: recipes.Recipe, strategy) -> None:
+    count = strategy.num_replicas_in_sync
+    if recipe.batch_size % count:
+        raise Error(f'--batch_size={recipe.batch_size} cannot be split over {count} towers. '
+                    f'Use --batch_size={max(1, recipe.batch_size // count) * count}.')
+
+
+def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> list[str]:
+    """Carries out the start table; returns what to say about it."""
+    step = run.resume(state)
+    if step is not None:
+        return [f'goes on from step {step} in {printable(run.directory)}']
+    lines = ['random weights']
+    if source:
+        lines = pretrained.restore(state.model, source, run.labels, run.recipe.fine_tune).lines()
+    if state.averages:
+        state.averages.start()
+    return lines
+
+
+def _introduce(run: Run, state: runs.State, data, strategy, start: list[str], flags: SimpleNamespace) -> None:
+    recipe, split = run.recipe, data.split(flags.subset)
+    names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
+    shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
+    trains = sum(int(tf.size(v)) for _, group in state.groups for v in group)
+    validation = f'{data.splits["validation"].records} to validate' if 'validation' in data.splits else 'none to validate'
+    rows = {
+        'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validation}; {len(names)} classes: {shown}'],
+        'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'],
+        'Start': start,
+        'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
+                   f'batch norm: {recipe.batch_norm} (--batch_norm)'],
+        'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}, '
+                      f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
+                      '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
+        'Pictures': [f'distortion {recipe.distortion} (--distortion), {recipe.batch_size} a step (--batch_size)'],
+        'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
+        'Device': [f'{towers.describe(strategy)} of {os.cpu_count()} cores (--num_gpus)'],
+        'Output': [f'{printable(run.directory)} (--train_dir)'],
+    }
+    for title, lines in rows.items():
+        for i, line in enumerate(lines):
+            say(f'{title if i == 0 else "":<11}{line}')
+
+
+def _conclude(run: Run, flags: SimpleNamespace) -> None:
+    best = run.best_step
+    say(f'Done: {printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
+        + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
+    say(f'Next:  finetune eval --checkpoint_dir={printable(run.directory)} --data_dir={printable(flags.data_dir)} --run_once')
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

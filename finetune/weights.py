@@ -1,0 +1,154 @@
+"""Weight files as arrays: the `.weights.h5` of Keras 3 and the older `.h5` of keras.applications.
+
+A file is data here, never a program: no model is deserialised, links and data stored elsewhere are refused, and a
+checksum beside the file (`FILE.sha256`) is checked before anything else.
+"""
+
+import dataclasses
+import hashlib
+import re
+import stat
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from finetune.errors import Error
+from finetune.lazy import LazyModule
+from finetune.terminal import printable
+
+h5py = LazyModule('h5py')
+
+MAX_BYTES = 4 * 2**30
+HDF5_MAGIC = b'\x89HDF\r\n\x1a\n'
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Arrays by layer. `numbered` says what a layer is called: `conv2d_3`, the fourth of its class (Keras 3), or its name."""
+
+    layers: dict[str, list[np.ndarray]]
+    numbered: bool
+
+    def match(self, layers: list) -> tuple[list[str | None], list[str]]:
+        """What this file calls each of a model's layers (those with weights), and the names that are left over.
+
+        Old files name some layers by counters of the process that wrote them; where most names are unknown, their order
+        decides, as it did when they were written.
+        """
+        keys = self._numbers(layers) if self.numbered else [layer.name for layer in layers]
+        keys = [key for key, layer in zip(keys, layers, strict=True) if layer.weights]
+        if not self.numbered and 2 * sum(key in self.layers for key in keys) < len(keys):
+            keys = [*self.layers, *[None] * len(keys)][:len(keys)]
+        found = [key if key in self.layers else None for key in keys]
+        return found, [key for key in self.layers if key not in found]
+
+    @staticmethod
+    def _numbers(layers: list) -> list[str]:
+        seen: Counter[str] = Counter()
+        keys = []
+        for layer in layers:
+            kind = snake_case(type(layer).__name__)
+            keys.append(f'{kind}_{seen[kind]}' if seen[kind] else kind)
+            seen[kind] += 1
+        return keys
+
+
+def snake_case(name: str) -> str:
+    """DepthwiseConv2D -> depthwise_conv2d, as Keras writes class names into its files."""
+    name = re.sub(r'\W+', '', name)
+    name = re.sub('(.)([A-Z][a-z]+)', r'\1_\2', name)
+    return re.sub('([a-z])([A-Z])', r'\1_\2', name).lower()
+
+
+def of_model(model) -> Weights:
+    return Weights({layer.name: layer.get_weights() for layer in model.layers if layer.weights}, numbered=False)
+
+
+def read(path: Path) -> Weights:
+    """Raises `Error` when the file is missing, damaged, too big, or not a weight file."""
+    _check_file(path)
+    try:
+        with h5py.File(path, 'r') as file:
+            weights = _read_numbered(file, path) if 'layers' in file else _read_named(file, path)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise Error(f'{printable(path)} cannot be read as a weight file ({printable(str(error))}). It is damaged or cut short: '
+                    'fetch it again.') from None
+    _check_finite(weights, path)
+    return weights
+
+
+def write_checksum(path: Path) -> None:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name(path.name + '.sha256').write_text(f'{digest}  {path.name}\n')
+
+
+def _check_file(path: Path) -> None:
+    shown = printable(path)
+    if not path.exists():
+        raise Error(f'--pretrained={shown} does not exist. It takes a run directory, a weights file, imagenet or sample.')
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise Error(f'--pretrained={shown} is neither a run directory nor a weights file. '
+                    'A SavedModel or an archive cannot be used: give a .weights.h5 or .h5 file.')
+    if status.st_size > MAX_BYTES:
+        raise Error(f'{shown} has {status.st_size} bytes; weight files of more than {MAX_BYTES} are refused.')
+    with path.open('rb') as file:
+        if file.read(8) != HDF5_MAGIC:
+            raise Error(f'{shown} is not an HDF5 weight file. Give a .weights.h5 or .h5 file as Keras writes them; '
+                        '.keras, .pkl, .pt and .pb files are not read, because they can run programs.')
+    checksum = path.with_name(path.name + '.sha256')
+    if checksum.exists() and checksum.read_text().split()[:1] != [hashlib.sha256(path.read_bytes()).hexdigest()]:
+        raise Error(f'{shown}: its sha256 differs from {checksum.name}: it was damaged or changed since it was written.')
+
+
+def _read_numbered(file, path: Path) -> Weights:
+    """Keras 3: layers/NAME/vars/0, 1, …"""
+    layers = {}
+    for name in _members(file, 'layers', path):
+        variables = _members(file, f'layers/{name}/vars', path) if 'vars' in file['layers'][name] else []
+        if variables:
+            layers[name] = [_array(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
+    return Weights(layers, numbered=True)
+
+
+def _read_named(file, path: Path) -> Weights:
+    """Keras 2: attributes list the layers and each layer's arrays, in order."""
+    root = 'model_weights/' if 'model_weights' in file else ''
+    group = file[root] if root else file
+    if 'layer_names' not in group.attrs:
+        raise Error(f'{printable(path)} is an HDF5 file, but not a Keras weight file: it has no layers.')
+    layers = {}
+    for name in map(_text, group.attrs['layer_names']):
+        arrays = [_array(file, f'{root}{name}/{_text(array)}', path) for array in group[name].attrs['weight_names']]
+        if arrays:
+            layers[name] = arrays
+    return Weights(layers, numbered=False)
+
+
+def _members(file, name: str, path: Path) -> list[str]:
+    group = file[name]
+    for member in group:
+        if not isinstance(group.get(member, getlink=True), h5py.HardLink):
+            raise Error(f'{printable(path)}: {printable(member)} is a link to somewhere else; such files are refused.')
+    return list(group)
+
+
+def _array(file, name: str, path: Path) -> np.ndarray:
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.nbytes > MAX_BYTES:
+        raise Error(f'{printable(path)}: {printable(name)} is not a plain array of at most {MAX_BYTES} bytes; refused.')
+    array = dataset[()]
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _check_finite(weights: Weights, path: Path) -> None:
+    for name, arrays in weights.layers.items():
+        for array in arrays:
+            if array.dtype.kind == 'f' and not np.isfinite(array).all():
+                raise Error(f'{printable(path)}: the weights of {printable(name)} are not finite numbers; '
+                            'the training that wrote them had diverged.')
+
+
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

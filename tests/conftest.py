@@ -1,0 +1,22 @@
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import pytest
+
+from finetune.lazy import tf
+from finetune.models import zoo
+from tests import toy_net
+
+
+@pytest.fixture(scope='session', autouse=True)
+def two_logical_cpus():
+    """Set before TensorFlow starts, so that any test can split its work over two towers."""
+    cpu = tf.config.list_physical_devices('CPU')[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(autouse=True)
+def toy_network(monkeypatch):
+    """`--model=toy`: a network that builds in milliseconds."""
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from finetune import images
+from finetune.lazy import tf
+
+RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
+SQUARE = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+STILL = images.Distortion(min_crop_area=1.0, max_aspect=1.0, flip=False, color=0.0)
+
+
+def distorted(seed=(1, 2), image=SQUARE, size=2, **changes):
+    distortion = images.Distortion(**{**STILL.__dict__, **changes})
+    return images.distort(tf.constant(image), size, distortion, tf.constant(seed, tf.int64)).numpy()
+
+
+def test_the_view_of_a_square_of_its_own_size_is_the_square():
+    np.testing.assert_allclose(images.view(tf.constant(SQUARE), 2, 1.0), SQUARE / 255.0)
+
+
+def test_the_view_keeps_the_centre_and_drops_the_border():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[2:6, 2:6] = 255
+    np.testing.assert_allclose(images.view(tf.constant(image), 4, 0.5), np.ones((4, 4, 3)))
+
+
+def test_a_large_picture_shrinks_to_the_mean_of_what_it_covers():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    np.testing.assert_allclose(images.view(tf.constant(stripes), 4, 1.0), np.full((4, 4, 3), 0.5), atol=0.02)
+
+
+def test_without_distortion_a_training_picture_is_the_whole_picture():
+    np.testing.assert_allclose(distorted(), SQUARE / 255.0)
+
+
+def test_a_flip_is_left_to_right_and_happens_to_half_of_the_pictures():
+    mirrored = [np.allclose(distorted((seed, 0), flip=True), SQUARE[:, ::-1] / 255.0) for seed in range(60)]
+    straight = [np.allclose(distorted((seed, 0), flip=True), SQUARE / 255.0) for seed in range(60)]
+    assert sum(mirrored) + sum(straight) == 60
+    assert 15 < sum(mirrored) < 45
+
+
+def test_crops_differ_and_keep_the_smallest_area_they_may():
+    ramp = np.zeros((100, 100, 3), np.uint8)
+    ramp[..., 0] = np.arange(100)[:, None]
+    ramp[..., 1] = np.arange(100)[None, :]
+    shares = []
+    for seed in range(30):
+        view = distorted((seed, 5), ramp, 50, min_crop_area=0.3, max_aspect=4 / 3) * 255
+        height, width = view[-1, 0, 0] - view[0, 0, 0], view[0, -1, 1] - view[0, 0, 1]
+        shares.append(height * width / 100**2)
+    assert min(shares) > 0.25
+    assert max(shares) - min(shares) > 0.3
+
+
+@pytest.mark.parametrize('strength', [0.3, 1.0])
+def test_colours_change_by_no_more_than_their_strength_allows(strength):
+    grey = np.full((2, 2, 3), 128, np.uint8)  # Hue, saturation and contrast leave an even grey as it is.
+    for seed in range(20):
+        assert abs(distorted((seed, 1), grey, color=strength) - 128 / 255).max() <= strength * 32 / 255 + 1e-5
+
+
+def test_colours_stay_between_black_and_white():
+    for seed in range(20):
+        view = distorted((seed, 1), color=1.0)
+        assert view.min() >= 0 and view.max() <= 1
+
+
+def test_the_same_seed_gives_the_same_view_inside_tf_data_as_eagerly():
+    distortion = images.DISTORTIONS['inception']
+    image = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)
+    seeds = [(7, index) for index in range(4)]
+    eager = [images.distort(tf.constant(image), 16, distortion, tf.constant(seed, tf.int64)) for seed in seeds]
+    dataset = tf.data.Dataset.from_tensor_slices(np.array(seeds)).map(
+        lambda seed: images.distort(tf.constant(image), 16, distortion, seed), num_parallel_calls=4)
+    np.testing.assert_allclose(list(dataset), eager, atol=2e-6)
+    assert np.abs(eager[0] - eager[1]).max() > 0.05
+
+
+def test_pixels_are_decoded_as_pillow_decodes_them():
+    import io
+
+    from PIL import Image
+    noise = np.random.default_rng(2).integers(0, 255, (30, 50, 3), np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(noise).save(jpeg, 'JPEG', quality=80)
+    np.testing.assert_array_equal(images.decode(jpeg.getvalue()), np.asarray(Image.open(jpeg)))

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from finetune import optimize
+from finetune.lazy import keras
+from finetune.models import zoo
+
+
+def test_the_learning_rate_steps_down_and_does_not_slide():
+    schedule = optimize.exponential_decay(0.1, decay_steps=10, factor=0.16)
+    assert [round(float(schedule(step)), 6) for step in (0, 9, 10, 19, 20)] == [0.1, 0.1, 0.016, 0.016, 0.00256]
+
+
+def test_rmsprop_has_its_epsilon_inside_the_square_root():
+    weight = keras.Variable(np.float32(1.0))
+    optimizer = optimize.optimizer('rmsprop', 0.1, decay=0.9, momentum=0.0, epsilon=1.0)
+    optimizer.apply([np.float32(2.0)], [weight])
+    assert float(weight) == pytest.approx(1 - 0.1 * 2 / np.sqrt(0.1 * 4 + 1.0))
+
+
+@pytest.mark.parametrize('name', optimize.OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name):
+    weight = keras.Variable(np.float32(1.0))
+    optimize.optimizer(name, 0.1).apply([np.float32(1.0)], [weight])
+    assert float(weight) < 1.0
+
+
+@pytest.fixture
+def model():
+    return zoo.build('toy', 3, image_size=16)
+
+
+def test_averages_warm_up_instead_of_clinging_to_the_first_weights(model):
+    averages = optimize.Averages(model, decay=0.9999)
+    averages.start()
+    first = averages.weights[0].numpy()
+    averages.weights[0].assign(first + 1)
+    averages.update(0.0)
+    np.testing.assert_allclose(averages.averages[0], first + 0.9, rtol=1e-5)  # 1 - (1 + 0) / (10 + 0).
+
+
+def test_after_evaluation_with_averages_the_training_weights_are_back(model):
+    averages = optimize.Averages(model, decay=0.9)
+    averages.start()
+    for average in averages.averages:
+        average.assign(average + 5)
+    own = [weight.numpy() for weight in averages.weights]
+    with averages.applied():
+        np.testing.assert_allclose(averages.weights[0].numpy(), own[0] + 5, rtol=1e-5)
+    for weight, value in zip(averages.weights, own, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def test_averages_hold_the_statistics_of_batch_normalisation_but_nothing_frozen(model):
+    names = {weight.path for weight in optimize.Averages(model, 0.9).weights}
+    assert 'first_bn/moving_mean' in names and 'logits/kernel' in names
+    model.get_layer('backbone').trainable = False
+    assert {weight.path for weight in optimize.Averages(model, 0.9).weights} == {'logits/kernel', 'logits/bias'}
