@@ -1,7 +1,7 @@
 """How good the answers are: precision@1, recall@5, per class, confusion, the worst mistakes. NumPy on counts.
 
-Classes are ranked by logit, the highest first; of equal logits the lower class number stands first. So a network
-that says the same of every class gets no credit for it, and no count depends on how a sort treats ties.
+Classes are ranked by logit, the highest first; of equal logits the lower class number stands first. So no count
+depends on how a sort treats ties, and a network that says the same of every class gets no credit for it.
 """
 
 import math

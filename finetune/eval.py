@@ -1,0 +1,221 @@
+"""`finetune eval`: one exact pass of a run over its records, and every number that follows from it."""
+
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+import numpy as np
+
+from finetune import batches, command, inference, logs, machine, metrics, records, results, towers
+from finetune.errors import Error, RequirementMissed, UsageError
+from finetune.inference import Outputs
+from finetune.lazy import tf
+from finetune.records import Records
+from finetune.runs import Loaded, Run
+from finetune.terminal import Progress, duration, printable, say
+
+FLAGS = command.Flags(
+    'finetune eval --checkpoint_dir=RUN --data_dir=RECORDS --run_once [flags]',
+    'Answers every record of a split once and says how good the answers are: precision@1 with its 95 % '
+    'interval, recall@5, per class, confusion, and the worst mistakes as pictures.')
+FLAGS.group('what')
+FLAGS.string('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
+FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
+FLAGS.string('subset', 'validation', 'split to evaluate on')
+FLAGS.integer('num_examples', None, 'only the first so many records (default: all)', least=1)
+FLAGS.string('checkpoint', None, 'best, last or a step, for --run_once (default: best; last if there is none)')
+FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
+FLAGS.group('when')
+FLAGS.switch('run_once', False, 'evaluate one checkpoint and end; without it every new one, until Ctrl-C')
+FLAGS.integer('eval_interval_secs', 10, 'seconds between two looks for a new checkpoint', least=1)
+FLAGS.group('results')
+FLAGS.string('eval_dir', None, 'directory of the results (default: eval/SUBSET in --checkpoint_dir)')
+FLAGS.string('require', '', 'figures to reach, say "precision@1>=0.9,loss<0.5"; else the exit code is 3')
+FLAGS.switch('json', False, 'print metrics.json, on one line, instead of lines and tables')
+FLAGS.group('device')
+FLAGS.integer('batch_size', 32, 'pictures at a time, over all towers together', least=1)
+FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
+FLAGS.integer('num_preprocess_threads', None, 'threads that decode (default: chosen while running)', least=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.run(FLAGS, evaluate, argv)
+
+
+def evaluate(flags: SimpleNamespace) -> None:
+    """Opens the records and the run, then evaluates one checkpoint or, until Ctrl-C, every new one."""
+    required = _check_usage(flags)
+    strategy = towers.strategy(flags.num_gpus)  # First: towers on CPUs must exist before TensorFlow starts.
+    data = records.open_records(flags.data_dir)
+    if not flags.run_once:
+        watch(flags, data, strategy)
+    run = Run(flags.checkpoint_dir)
+    check_labels(run, data)
+    loaded = _load_named(run, flags, strategy)
+    figures = evaluate_checkpoint(flags, run, loaded, data, strategy, required)['figures']
+    say(f'Next:  finetune predict --checkpoint_dir={printable(flags.checkpoint_dir)} photo.jpg folder/')
+    missed = [f'{requirement}, but it is {figures[requirement.name]:.4f}'
+              for requirement in required if not requirement.holds(figures)]
+    if missed:
+        raise RequirementMissed(f'--require is not met: {"; ".join(missed)}.')
+
+
+def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
+    if not flags.checkpoint_dir:
+        raise UsageError('--checkpoint_dir is missing: give the --train_dir of a training')
+    if not flags.data_dir:
+        raise UsageError('--data_dir is missing: give the --output_directory of a build')
+    if flags.checkpoint and not flags.checkpoint.isdecimal() and flags.checkpoint not in ('best', 'last'):
+        raise UsageError(f'--checkpoint={flags.checkpoint} is not understood: expected best, last, or a step')
+    if not flags.run_once and (flags.checkpoint or flags.require):
+        raise UsageError('--checkpoint and --require are about one checkpoint: add --run_once')
+    if flags.arguments:
+        raise UsageError(f'{printable(flags.arguments[0])!r} is no flag; finetune predict takes pictures')
+    return metrics.requirements(flags.require)
+
+
+# One checkpoint -------------------------------------------------------------------------------------------
+
+
+def _load_named(run: Run, flags: SimpleNamespace, strategy) -> Loaded:
+    """The best, the last or the numbered checkpoint; where training replaces it meanwhile, its successor."""
+    while True:
+        present = run.steps(), run.best_step
+        try:
+            return run.load(flags.checkpoint or 'best', flags.averages, strategy)
+        except Error:
+            if (run.steps(), run.best_step) == present:
+                raise
+
+
+def evaluate_checkpoint(
+    flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy,
+    required: Sequence[metrics.Requirement] = (),
+) -> dict:
+    """Prints the results, writes the files, and returns what metrics.json holds."""
+    directory = Path(flags.eval_dir or run.directory / 'eval' / flags.subset)
+    directory.mkdir(parents=True, exist_ok=True)  # Now: if it cannot be written to, no work is lost.
+    tell = say if flags.json else print
+    tell(f'Successfully loaded model from {printable(loaded.path)} at step={loaded.step}.')
+    tell(f'{datetime.now()}: starting evaluation on ({printable(flags.subset)}).')
+    started = time.monotonic()
+    outputs = answer(flags, run, loaded, data, strategy)
+    seconds = time.monotonic() - started
+    scores = metrics.score(outputs.labels, outputs.logits, run.labels)
+    found = results.as_json(scores, required, _facts(flags, run, loaded, data, seconds))
+    print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now()), flush=True)
+    examples = _worst_examples(outputs, data, flags.subset)
+    files = results.write(directory, scores, examples, found)
+    scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
+    logs.Scalars(directory).write(loaded.step, scalars)
+    say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s')
+    say(f'Wrote {", ".join(map(printable, files))}')
+    return found
+
+
+def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy) -> Outputs:
+    """The network's outputs for every record once, or for the first --num_examples."""
+    total = data.split(flags.subset).records
+    count = min(total, flags.num_examples or total)
+    pictures = batches.for_evaluation(
+        data, flags.subset, run.recipe.image_size, run.recipe.crop_fraction, flags.batch_size,
+        flags.num_preprocess_threads)
+    pictures = pictures.take(-(-count // flags.batch_size))
+    try:
+        with Progress('Evaluating', count, 'pictures') as progress:
+            outputs = inference.outputs(inference.classify(loaded.model), pictures, strategy, progress.advance)
+    except tf.errors.OpError:
+        records.verify(data)  # If a shard is damaged, this names it.
+        raise
+    if len(outputs.labels) < count:
+        raise Error(f'{printable(data.directory)}: {flags.subset} has {len(outputs.labels)} of {count} records. '
+                    'Build the records again.')
+    broken = int(np.sum(~np.isfinite(outputs.logits).all(axis=1)))
+    if broken:
+        raise Error(f'{printable(loaded.path)}: the outputs for {broken} of {count} pictures are not finite. '
+                    'Evaluate another checkpoint with --checkpoint=STEP.')
+    return Outputs(outputs.labels[:count], outputs.logits[:count], outputs.filenames[:count])
+
+
+def _worst_examples(outputs: Outputs, data: Records, split: str) -> list[results.Example]:
+    mistakes = metrics.worst_mistakes(outputs.labels, outputs.logits)
+    pictures = _encoded(data, split, {mistake.index for mistake in mistakes})
+    return [results.Example(mistake, outputs.filenames[mistake.index], pictures[mistake.index])
+            for mistake in mistakes]
+
+
+def _encoded(data: Records, split: str, places: set[int]) -> dict[int, bytes]:
+    """The stored pictures at these places of a split. Reads all of it once more, but decodes nothing."""
+    stored = enumerate(tf.data.TFRecordDataset(data.paths(split)).as_numpy_iterator()) if places else ()
+    return {place: records.parse(record)['encoded'].numpy() for place, record in stored if place in places}
+
+
+def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, seconds: float) -> dict:
+    """What was evaluated, with what, on what."""
+    recipe = run.recipe
+    return {
+        'time': datetime.now().astimezone().isoformat(timespec='seconds'),
+        'run': results.json_text(run.directory),
+        'checkpoint': results.json_text(loaded.path),
+        'step': loaded.step,
+        'averages': flags.averages and recipe.moving_average_decay > 0,
+        'model': recipe.model,
+        'image_size': recipe.image_size,
+        'crop_fraction': recipe.crop_fraction,
+        'data': results.json_text(data.directory),
+        'data_fingerprint': data.fingerprint,
+        'subset': flags.subset,
+        'subset_records': data.split(flags.subset).records,
+        'batch_size': flags.batch_size,
+        'seconds': round(seconds, 3),
+        'machine': machine.describe(),
+        'versions': machine.versions(),
+    }
+
+
+def check_labels(run: Run, data: Records) -> None:
+    """The run and the records must number the same classes in the same way."""
+    if run.labels == data.labels:
+        return
+    places = itertools.zip_longest(run.labels, data.labels, fillvalue=None)
+    number, (ours, theirs) = next((i, pair) for i, pair in enumerate(places) if pair[0] != pair[1])
+    ours, theirs = (repr(printable(label)) if label else 'nothing' for label in (ours, theirs))
+    raise Error(
+        f'label {number} is {ours} in {printable(run.directory)} ({len(run.labels)} labels) and {theirs} in '
+        f'{printable(data.directory)} ({len(data.labels)} labels). Evaluate on records that were built with '
+        f'--labels_file={printable(run.directory / "labels.txt")}.')
+
+
+# Every new checkpoint -------------------------------------------------------------------------------------
+
+
+def watch(flags: SimpleNamespace, data: Records, strategy) -> NoReturn:
+    """Evaluates every checkpoint that appears, oldest first, until Ctrl-C; passes over those that are gone."""
+    last_step = -1
+    say(f'Waiting for checkpoints in {printable(flags.checkpoint_dir)} until Ctrl-C (or --run_once).')
+    while True:
+        run = Run(flags.checkpoint_dir) if Run.exists(flags.checkpoint_dir) else None
+        for step in run.steps() if run else []:
+            if step > last_step:
+                last_step = step
+                _evaluate_if_there(flags, run, step, data, strategy)
+        time.sleep(flags.eval_interval_secs)
+
+
+def _evaluate_if_there(flags: SimpleNamespace, run: Run, step: int, data: Records, strategy) -> None:
+    check_labels(run, data)
+    try:
+        loaded = run.load(step, flags.averages, strategy)
+    except Error:  # Training keeps only the newest few.
+        say(f'the checkpoint of step {step} is gone or damaged; going on with the next one')
+        return
+    evaluate_checkpoint(flags, run, loaded, data, strategy)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

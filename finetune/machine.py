@@ -1,0 +1,43 @@
+"""What a number was measured on: the machine and the versions, for every file that publishes one."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from finetune.lazy import tf
+
+PACKAGES = ('finetune', 'tensorflow', 'keras', 'numpy', 'pillow')
+
+
+def describe() -> dict:
+    """{'processor', 'cores', 'memory_gib', 'gpus', 'system'}"""
+    gpus = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name)
+            for gpu in tf.config.list_physical_devices('GPU')]
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return {
+        'processor': _processor(),
+        'cores': len(os.sched_getaffinity(0)),
+        'memory_gib': round(memory / 2**30, 1),
+        'gpus': gpus,
+        'system': platform.platform(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict:
+    """{'python': '3.12.3', 'tensorflow': '2.21.0', …}; None for a package that runs uninstalled."""
+    return {'python': platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

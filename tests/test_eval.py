@@ -1,0 +1,302 @@
+"""`finetune eval`, on records of tiny pictures.
+
+Where the network matters, it is the toy one with random weights. Where only what is made of its answers matters, it
+says 'green' to everything: 4 of the 11 records are.
+"""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune import batches, drawings, eval, inference, metrics, results, runs, towers
+from finetune.lazy import tf
+from tests import toy_run
+
+
+@pytest.fixture
+def data(tmp_path):
+    """11 records a split: with batches of 4 the last one holds 3."""
+    return toy_run.write_records(tmp_path / 'data', train=[0, 5, 4, 2], validation=[0, 5, 4, 2])
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = toy_run.start_run(tmp_path / 'run')
+    toy_run.save_checkpoint(run, step=1999)
+    return run
+
+
+def evaluate(run, data, *flags: str) -> int:
+    return eval.main([f'--checkpoint_dir={run.directory}', f'--data_dir={data.directory}', '--run_once',
+                      '--batch_size=4', *flags])
+
+
+def written(run, split='validation') -> dict:
+    return json.loads((run.directory / 'eval' / split / 'metrics.json').read_text())
+
+
+def outputs(run, data, num_gpus=1):
+    strategy = towers.strategy(num_gpus)
+    logits_of = inference.classify(run.load(strategy=strategy).model)
+    return inference.outputs(logits_of, batches.for_evaluation(data, 'validation', 32, 0.875, 4), strategy)
+
+
+@pytest.fixture
+def all_green(monkeypatch):
+    """Answers without a network: 'green' for every record, and the surer the later it comes."""
+    labels = np.array([1, 1, 1, 2, 2, 3, 1, 1, 2, 2, 3], np.int32)  # Every other record is in the second shard.
+    places = [*range(0, 11, 2), *range(1, 11, 2)]
+    logits = np.zeros((11, 4), np.float32)
+    logits[:, 2] = 1 + np.arange(11)
+    filenames = [f'{toy_run.LABELS[label]}/{place}.jpg'.encode() for label, place in zip(labels, places, strict=True)]
+    monkeypatch.setattr(eval, 'answer', lambda *_: inference.Outputs(labels, logits, filenames))
+
+
+# Counting ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('num_gpus', [1, 2])
+def test_every_image_counts_once_with_a_partial_last_batch(run, data, num_gpus):
+    assert evaluate(run, data, f'--num_gpus={num_gpus}') == 0
+    assert written(run)['records'] == 11
+    assert {row['label']: row['records'] for row in written(run)['classes'] if row['records']} == {
+        'blue': 5, 'green': 4, 'red': 2}
+
+
+def test_two_towers_say_what_one_says_of_every_file(run, data):
+    one, two = outputs(run, data, 1), outputs(run, data, 2)
+    assert one.filenames == two.filenames and len(set(one.filenames)) == 11
+    assert (one.labels == two.labels).all()
+    np.testing.assert_allclose(one.logits, two.logits, atol=1e-5)
+
+
+def test_num_examples_are_counted_as_asked_not_rounded_to_batches(run, data):
+    evaluate(run, data, '--num_examples=6')
+    assert written(run)['records'] == 6 and written(run)['subset_records'] == 11
+
+
+def test_labels_survive_a_class_missing_from_validation(tmp_path, run):
+    data = toy_run.write_records(tmp_path / 'gap', validation=[0, 3, 0, 2])
+    evaluate(run, data)
+    records_of = {row['label']: row['records'] for row in written(run)['classes']}
+    assert (records_of['blue'], records_of.get('green', 0), records_of['red']) == (3, 0, 2)
+
+
+def test_averages_are_used_unless_they_are_turned_off(run, data):
+    evaluate(run, data)
+    averaged = written(run)
+    evaluate(run, data, '--noaverages')
+    assert (averaged['averages'], written(run)['averages']) == (True, False)
+    assert averaged['figures']['loss'] != written(run)['figures']['loss']
+
+
+def test_the_mistakes_come_with_the_pictures_that_were_mistaken(run, data, monkeypatch):
+    shown = []
+    monkeypatch.setattr(eval.results, 'write', lambda directory, scores, examples, found: shown.extend(examples) or [])
+    evaluate(run, data)
+    assert shown
+    for example in shown:
+        place = int(re.search(rb'(\d+)\.jpg', example.filename)[1])
+        assert example.encoded == toy_run.picture(place)
+
+
+# What it says and leaves behind -------------------------------------------------------------------------------
+
+
+def test_the_lines_are_those_that_scripts_of_the_original_parse(run, data, all_green, capsys):
+    evaluate(run, data)
+    lines = capsys.readouterr().out.splitlines()
+    now = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
+    assert lines[0] == f'Successfully loaded model from {run.directory}/ckpt-1999 at step=1999.'
+    assert re.fullmatch(rf'{now}: starting evaluation on \(validation\)\.', lines[1])
+    assert re.fullmatch(rf'{now}: precision @ 1 = 0\.3636 recall @ 5 = 1\.0000 \[11 examples\]', lines[2])
+    assert lines[3] == 'precision @ 1 lies between 0.1517 and 0.6462 (95 % interval after Wilson)'
+    assert lines[4] == 'recall @ 5 is trivial: there are 4 classes, background included'
+
+
+def test_the_tables_hold_the_classes_that_occur(run, data, all_green, capsys):
+    evaluate(run, data)
+    out = capsys.readouterr().out
+    assert 'blue         5          -  0.0000  0.0000' in out.splitlines()
+    assert 'green        4     0.3636  1.0000  0.5333' in out.splitlines()
+    assert 'blue      .      5    .' in out.splitlines() and 'background  ' not in out
+
+
+def test_the_confusion_of_many_classes_is_a_list_of_the_most_frequent():
+    labels = np.repeat(np.arange(1, 41), 2).astype(np.int32)
+    logits = np.zeros((80, 41), np.float32)
+    logits[:, 7] = 1
+    scores = metrics.score(labels, logits, ['background', *(f'class_{i}' for i in range(1, 41))])
+    lines = results.confusion_table(scores, width=100).splitlines()
+    assert lines[0] == 'Confusion: the 20 most frequent of 39 kinds of mistake'
+    assert lines[2].split() == ['class_1', 'class_7', '2'] and len(lines) == 22
+
+
+def test_it_writes_pictures_a_list_and_scalars(run, data, all_green):
+    evaluate(run, data)
+    folder = run.directory / 'eval' / 'validation'
+    rows = list(csv.DictReader((folder / 'mistakes.csv').open()))
+    assert [row['filename'] for row in rows] == [
+        'red/9.jpg', 'blue/3.jpg', 'blue/1.jpg', 'red/10.jpg', 'blue/4.jpg', 'blue/2.jpg', 'blue/0.jpg']
+    assert [row['place'] for row in rows] == list('1234567') and {row['answered'] for row in rows} == {'green'}
+    for name in ('confusion.png', 'mistakes.png'):
+        Image.open(folder / name).load()
+    events = tf.compat.v1.train.summary_iterator(str(next(folder.glob('events.*'))))
+    scalars = {value.tag: (event.step, float(tf.make_ndarray(value.tensor))) for event in events
+               for value in event.summary.value}
+    assert scalars == {'Precision @ 1': (1999, pytest.approx(4 / 11)), 'Recall @ 5': (1999, 1.0)}
+
+
+def test_json_on_stdout_is_one_line_and_the_same_as_the_file(run, data, all_green, capsys):
+    evaluate(run, data, '--json')
+    line, = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found == written(run)
+    assert found['figures']['precision@1'] == 4 / 11 and found['data_fingerprint'] == data.fingerprint
+    assert found['confusions'][0] == {'true': 'blue', 'answered': 'green', 'records': 5}
+
+
+def test_results_of_another_split_or_place_stand_apart(run, data, all_green, tmp_path):
+    evaluate(run, data, '--subset=train')
+    evaluate(run, data, f'--eval_dir={tmp_path}/elsewhere')
+    assert written(run, 'train')['subset'] == 'train'
+    assert (tmp_path / 'elsewhere' / 'metrics.json').exists()
+    assert not (run.directory / 'eval' / 'validation').exists()
+
+
+def test_names_in_another_script_are_drawn_or_numbered():
+    scores = metrics.score(np.array([1, 2]), np.eye(3, dtype=np.float32)[[1, 1]], ['background', '花', 'a' * 300])
+    names = [drawings.name_of(label, number) for number, label in enumerate(scores.labels)]
+    picture = drawings.confusion(scores.confusion, names, 'title')
+    assert names[1] in ('花', 'class 1') and max(picture.size) < 1000
+
+
+# Requirements and errors --------------------------------------------------------------------------------------
+
+
+def test_a_missed_requirement_ends_with_3_after_everything_was_written(run, data, all_green, capsys):
+    assert evaluate(run, data, '--require=recall@5>=0.9, precision@1>=0.9') == 3
+    assert 'error: --require is not met: precision@1>=0.9, but it is 0.3636.' in capsys.readouterr().err
+    assert written(run)['requirements'] == {'recall@5>=0.9': True, 'precision@1>=0.9': False}
+
+
+def test_a_met_requirement_ends_with_0(run, data, all_green):
+    assert evaluate(run, data, '--require=precision@1>0.36') == 0
+
+
+@pytest.mark.parametrize('flags, expected', [
+    (['--run_once', '--data_dir=d'], '--checkpoint_dir is missing'),
+    (['--run_once', '--checkpoint_dir=c'], '--data_dir is missing'),
+    (['--run_once', '--checkpoint_dir=c', '--data_dir=d', '--checkpoint=newest'], 'expected best, last, or a step'),
+    (['--run_once', '--checkpoint_dir=c', '--data_dir=d', '--require=precision'], 'expected NAME>=NUMBER'),
+    (['--checkpoint_dir=c', '--data_dir=d', '--require=loss<1'], 'add --run_once'),
+    (['--run_once', '--checkpoint_dir=c', '--data_dir=d', 'photo.jpg'], 'finetune predict takes pictures'),
+])
+def test_a_command_line_that_cannot_be_carried_out_ends_with_2_and_says_why(flags, expected, capsys):
+    assert eval.main(flags) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_names_the_directory_and_says_to_train(tmp_path, data, capsys):
+    run = toy_run.start_run(tmp_path / 'empty')
+    assert evaluate(run, data) == 1
+    error = capsys.readouterr().err
+    assert str(run.directory) in error and 'no checkpoint file found' in error and 'Train first' in error
+
+
+def test_records_with_other_labels_are_refused_with_the_first_difference(tmp_path, run, capsys):
+    other = toy_run.write_records(tmp_path / 'other', ('background', 'blue', 'red'), validation=[0, 2, 2])
+    assert evaluate(run, other) == 1
+    error = capsys.readouterr().err
+    assert "label 2 is 'green' in" in error and "'red' in" in error
+    assert f'--labels_file={run.directory}/labels.txt' in error
+
+
+def test_a_damaged_shard_is_named(run, data, capsys):
+    shard = data.directory / 'validation-00001-of-00002'
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert evaluate(run, data) == 1
+    assert f'{shard}: its sha256 differs' in capsys.readouterr().err
+
+
+def test_weights_that_are_not_numbers_are_an_error_and_no_precision(tmp_path, data, capsys):
+    run = toy_run.start_run(tmp_path / 'nan', moving_average_decay=0.0)
+    model = runs.build_model(run.recipe, 4)
+    model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
+    run.save(runs.State(model))
+    assert evaluate(run, data) == 1
+    assert 'outputs for 11 of 11 pictures are not finite' in capsys.readouterr().err
+
+
+# Checkpoints that come and go ----------------------------------------------------------------------------------
+
+
+def watch(run, data, monkeypatch, *events) -> int:
+    """Watches; each event happens in one sleep between two looks, Ctrl-C in the sleep after them."""
+    happens = iter([*events, lambda: (_ for _ in ()).throw(KeyboardInterrupt)])
+    monkeypatch.setattr(eval.time, 'sleep', lambda seconds: next(happens)())
+    return eval.main([f'--checkpoint_dir={run.directory}', f'--data_dir={data.directory}'])
+
+
+def test_watching_evaluates_every_new_checkpoint_once_and_ends_on_ctrl_c(run, data, all_green, monkeypatch, capsys):
+    rc = watch(run, data, monkeypatch, lambda: toy_run.save_checkpoint(run, 2500), lambda: None)
+    assert rc == 130
+    assert re.findall(r'at step=(\d+)\.', capsys.readouterr().out) == ['1999', '2500']
+    assert written(run)['step'] == 2500
+
+
+def test_watching_waits_for_a_run_that_has_not_begun(tmp_path, data, all_green, monkeypatch, capsys):
+    def begin():
+        toy_run.save_checkpoint(toy_run.start_run(tmp_path / 'later'), 10)
+
+    directory = type('NotYet', (), {'directory': tmp_path / 'later'})
+    assert watch(directory, data, monkeypatch, begin) == 130
+    assert 'at step=10.' in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_disappears_is_passed_over_while_watching(run, data, all_green, monkeypatch, capsys):
+    toy_run.save_checkpoint(run, 2500)
+    load = runs.Run.load
+
+    def load_too_late(self, which, *more):
+        if which == 1999:
+            for file in self.directory.glob('ckpt-1999.*'):
+                file.unlink()
+        return load(self, which, *more)
+
+    monkeypatch.setattr(runs.Run, 'load', load_too_late)
+    assert watch(run, data, monkeypatch) == 130
+    out = capsys.readouterr()
+    assert re.findall(r'at step=(\d+)\.', out.out) == ['2500']
+    assert 'the checkpoint of step 1999 is gone or damaged; going on with the next one' in out.err
+
+
+def test_a_checkpoint_that_disappears_is_replaced_by_its_successor_with_run_once(
+    run, data, all_green, monkeypatch, capsys,
+):
+    read = runs.Run._read
+
+    def read_too_late(self, checkpoint, name):
+        if name == 'ckpt-1999':
+            for file in self.directory.glob('ckpt-1999.*'):
+                file.unlink()
+            toy_run.save_checkpoint(self, 2500)
+        return read(self, checkpoint, name)
+
+    monkeypatch.setattr(runs.Run, '_read', read_too_late)
+    assert evaluate(run, data) == 0
+    assert 'at step=2500.' in capsys.readouterr().out
+
+
+def test_the_named_checkpoint_is_the_one_that_is_evaluated(run, data, all_green, capsys):
+    toy_run.save_checkpoint(run, 2500)
+    run.keep_as_best(1999)
+    for flags in ([], ['--checkpoint=best'], ['--checkpoint=1999'], ['--checkpoint=last'], ['--checkpoint=2500']):
+        evaluate(run, data, *flags)
+    assert re.findall(r'at step=(\d+)\.', capsys.readouterr().out) == ['1999', '1999', '1999', '2500', '2500']
