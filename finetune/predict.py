@@ -1,0 +1,236 @@
+"""`finetune predict`: a run and pictures -> labels."""
+
+import collections
+import contextlib
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from finetune import command, gate, images, inference, metrics
+from finetune.errors import Error, Reject, UsageError
+from finetune.lazy import tf
+from finetune.results import json_text
+from finetune.runs import Run
+from finetune.sources import folders
+from finetune.terminal import Progress, columns, duration, pad, printable, say
+
+FLAGS = command.Flags(
+    'finetune predict --checkpoint_dir=RUN PICTURE_OR_FOLDER ... [flags]',
+    'Says what is on pictures. A folder means the pictures in it and below it; - means a list of files and '
+    'folders on stdin, one a line. A file that is no good picture gets a line that says why, and the exit code '
+    'is 1.')
+FLAGS.group('what')
+FLAGS.string('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
+FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, best means last)')
+FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
+FLAGS.group('answers')
+FLAGS.integer('top_k', 3, 'labels a picture, the most probable first', least=1)
+FLAGS.switch('csv', False, 'print CSV')
+FLAGS.switch('jsonl', False, 'print one JSON object a line')
+FLAGS.group('device')
+FLAGS.integer('batch_size', 32, 'pictures at a time', least=1)
+FLAGS.integer('num_preprocess_threads', None, 'threads that read and decode (default: one a core)', least=1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file: labels with their probabilities, or why there are none."""
+
+    path: str
+    top: list[tuple[str, float]]
+    rejected: Reject | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.run(FLAGS, predict, argv)
+
+
+def predict(flags: SimpleNamespace) -> int:
+    """Answers every picture in the order in which they were named; 1 if one of them could not be read."""
+    _check_usage(flags)
+    run = Run(flags.checkpoint_dir)
+    loaded = run.load(flags.checkpoint, flags.averages)
+    names = answerable(run)
+    top_k = min(flags.top_k, len(names))
+    say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step})')
+    header, written = _format(flags, top_k, names.values())
+    counts, started = collections.Counter(), time.monotonic()
+    with _progress(flags.arguments) as progress:
+        if header:
+            print(header)
+        for batch in answers(find_pictures(flags.arguments), loaded.model, run, flags):
+            print(*map(written, batch), sep='\n', flush=True)
+            counts.update(answer.rejected is None for answer in batch)
+            if progress:
+                progress.advance(len(batch))
+    if not counts:
+        raise Error(f'no pictures in {", ".join(map(printable, flags.arguments))}')
+    seconds = time.monotonic() - started
+    say(f'{counts[True]} pictures in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
+        + (f'; without answer: {counts[False]}, their lines say why' if counts[False] else ''))
+    return 1 if counts[False] else 0
+
+
+def _check_usage(flags: SimpleNamespace) -> None:
+    if not flags.checkpoint_dir:
+        raise UsageError('--checkpoint_dir is missing: give the --train_dir of a training')
+    if not flags.arguments:
+        raise UsageError('no pictures were named: give files, folders, or - for a list on stdin')
+    if flags.csv and flags.jsonl:
+        raise UsageError('--csv and --jsonl are two formats: give one of them')
+
+
+def _progress(arguments: Sequence[str]) -> contextlib.AbstractContextManager:
+    """A bar while the answers go elsewhere; on a terminal they themselves show how far it is."""
+    if sys.stdout.isatty() or '-' in arguments:
+        return contextlib.nullcontext()
+    return Progress('Predicting', sum(1 for _ in find_pictures(arguments)), 'pictures')
+
+
+# Files -> pictures ----------------------------------------------------------------------------------------
+
+
+def find_pictures(arguments: Iterable[str]) -> Iterator[str]:
+    """Files as they were named; of folders the files named like pictures, sorted, without hidden ones."""
+    for argument in arguments:
+        if argument == '-':
+            yield from find_pictures(os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer if line.strip())
+        elif Path(argument).is_dir():
+            yield from _in_folder(argument)
+        else:
+            yield argument
+
+
+def _in_folder(folder: str) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+    except OSError:
+        yield folder  # Whoever reads it is told why that fails.
+        return
+    for entry in entries:
+        if entry.name.startswith('.') or os.fsencode(entry.name) in folders.SYSTEM_FOLDERS:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _in_folder(entry.path)
+        elif os.fsencode(Path(entry.name).suffix.lower()) in folders.SUFFIXES:
+            yield entry.path
+
+
+def _viewer(run: Run) -> Callable[[str], np.ndarray | Reject]:
+    """A function path -> what the network looks at, by the same steps that records and evaluation take."""
+    size, crop_fraction = run.recipe.image_size, run.recipe.crop_fraction
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def view(encoded):
+        return images.view(images.decode(encoded), size, crop_fraction)
+
+    def read(path: str) -> np.ndarray | Reject:
+        try:
+            return view(gate.admit(gate.read(path)).jpeg).numpy()
+        except Reject as reject:
+            return reject
+        except tf.errors.InvalidArgumentError as error:
+            return Reject('corrupt', error.message.splitlines()[0])
+
+    return read
+
+
+def _ahead(work: Callable, items: Iterable, threads: int, most: int) -> Iterator:
+    """(item, work(item)) in order. Threads work ahead of the reader, on `most` items and no more."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = collections.deque()
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > most:
+                item, future = waiting.popleft()
+                yield item, future.result()
+        for item, future in waiting:
+            yield item, future.result()
+
+
+# Pictures -> answers --------------------------------------------------------------------------------------
+
+
+def answerable(run: Run) -> dict[int, str]:
+    """The labels that had pictures in training; what was never seen, like an empty background, is no answer."""
+    return {number: run.labels[number] for number, count in enumerate(run.records['per_class']) if count}
+
+
+def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
+    """Batch by batch, every path in its order."""
+    logits_of, names = inference.classify(model), answerable(run)
+    threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
+    views = _ahead(_viewer(run), paths, threads, most=2 * flags.batch_size)
+    while batch := list(itertools.islice(views, flags.batch_size)):
+        seen = [view for _, view in batch if not isinstance(view, Reject)]
+        logits = logits_of(np.stack(seen)).numpy() if seen else np.empty((0, len(run.labels)))
+        if not np.isfinite(logits).all():
+            raise Error(f'{printable(run.directory)}: the outputs are not finite. Try another --checkpoint=STEP.')
+        tops = iter(top(logits, names, flags.top_k))
+        yield [Answer(path, [], view) if isinstance(view, Reject) else Answer(path, next(tops))
+               for path, view in batch]
+
+
+def top(logits: np.ndarray, names: dict[int, str], k: int) -> list[list[tuple[str, float]]]:
+    """The k best of the named classes for each picture; probabilities are over all outputs, as in evaluation."""
+    numbers = np.array(list(names))
+    likely = metrics.probabilities(logits)
+    best = numbers[metrics.ranked(logits[:, numbers], k)]
+    return [[(names[n], float(row[n])) for n in order] for order, row in zip(best.tolist(), likely, strict=True)]
+
+
+# Answers -> lines -----------------------------------------------------------------------------------------
+
+
+def _format(flags: SimpleNamespace, top_k: int, names: Iterable[str]) -> tuple[str, Callable[[Answer], str]]:
+    """The header, and what writes one answer as a line."""
+    if flags.jsonl:
+        return '', as_json
+    if flags.csv:
+        ranks = [f'{column}_{rank}' for rank in range(1, top_k + 1) for column in ('label', 'probability')]
+        return _csv_line(['file', *ranks, 'error']), lambda answer: as_csv(answer, top_k)
+    width = max(columns(printable(name)) for name in names)
+    return '', lambda answer: as_line(answer, width)
+
+
+def as_line(answer: Answer, width: int) -> str:
+    """The file stands last, so that the columns are straight whatever it is called."""
+    if answer.rejected:
+        return f'{printable(answer.path)}: no answer: {printable(str(answer.rejected))}'
+    cells = [f'{pad(printable(label), width)}  {probability:.4f}' for label, probability in answer.top]
+    return '  '.join([*cells, printable(answer.path)])
+
+
+def as_csv(answer: Answer, top_k: int) -> str:
+    cells = [cell for label, probability in answer.top for cell in (label, f'{probability:.6f}')]
+    empty = [''] * (2 * top_k - len(cells))
+    return _csv_line([printable(answer.path), *cells, *empty, printable(str(answer.rejected or ''))])
+
+
+def _csv_line(cells: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='').writerow(cells)
+    return text.getvalue()
+
+
+def as_json(answer: Answer) -> str:
+    if answer.rejected:
+        found = {'error': answer.rejected.reason, 'detail': json_text(answer.rejected.detail)}
+    else:
+        found = {'answers': [{'label': label, 'probability': likely} for label, likely in answer.top]}
+    return json.dumps({'file': json_text(answer.path), **found}, allow_nan=False)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

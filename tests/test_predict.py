@@ -1,0 +1,226 @@
+"""`finetune predict`, with a network that knows nothing, on tiny pictures of all kinds."""
+
+import csv
+import io
+import json
+import os
+import sys
+import threading
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune import batches, gate, inference, metrics, predict, records
+from finetune.errors import Reject
+from tests import toy_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = toy_run.start_run(tmp_path / 'run')
+    toy_run.save_checkpoint(run, step=3)
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three good pictures and, between them in the order of names, two that are none."""
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for name, seed in (('a.jpg', 1), ('c.jpg', 2), ('e.jpg', 3)):
+        (folder / name).write_bytes(toy_run.picture(seed))
+    (folder / 'b.jpg').write_bytes(toy_run.picture(1)[:-100])
+    (folder / 'd.png').write_bytes(b'<!DOCTYPE html>')
+    return folder
+
+
+def answer(run, *arguments: str) -> int:
+    return predict.main([f'--checkpoint_dir={run.directory}', *map(str, arguments)])
+
+
+def json_lines(capsys) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def encoded(format: str, seed: int, **options) -> bytes:
+    data = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (31, 45, 4), np.uint8)
+    mode = {'PNG': 'RGBA', 'GIF': 'P', 'BMP': 'L'}.get(format, 'RGB')
+    Image.fromarray(pixels).convert(mode).save(data, format, **options)
+    return data.getvalue()
+
+
+# The same pictures, the same probabilities -------------------------------------------------------------------
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded('JPEG', 5, exif=exif)
+
+
+KINDS = {
+    'plain.jpg': encoded('JPEG', 1), 'progressive.jpg': encoded('JPEG', 2, progressive=True), 'turned.jpg': turned(),
+    'transparent.png': encoded('PNG', 3), 'grey.bmp': encoded('BMP', 4), 'web.webp': encoded('WEBP', 6),
+    'wrong_name.jpg': encoded('GIF', 7),
+}
+
+
+def test_a_picture_gets_the_probabilities_that_it_gets_in_eval(run, tmp_path, capsys):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'data').mkdir()
+    writer = records.ShardWriter(tmp_path / 'data' / 'validation-00000-of-00001')
+    for name, data in KINDS.items():
+        (tmp_path / 'photos' / name).write_bytes(data)
+        stored = gate.admit(data)
+        size = stored.height, stored.width
+        writer.write(records.encode_example(stored.jpeg, 'JPEG', *size, 1, 'blue', name.encode()))
+    split = records.Split('validation', len(KINDS), (0, len(KINDS), 0, 0), (writer.close(),))
+    manifest = records.manifest(toy_run.LABELS, [split], 'JPEG', {})
+    (tmp_path / 'data' / records.MANIFEST).write_text(json.dumps(manifest))
+    pictures = batches.for_evaluation(records.open_records(tmp_path / 'data'), 'validation', 32, 0.875, 3)
+    evaluated = inference.outputs(inference.classify(run.load().model), pictures)
+    expected = dict(zip(evaluated.filenames, metrics.probabilities(evaluated.logits), strict=True))
+
+    assert answer(run, tmp_path / 'photos', '--jsonl', '--batch_size=2') == 0
+    predicted = json_lines(capsys)
+    assert len(predicted) == len(KINDS)
+    for line in predicted:
+        of_eval = expected[Path(line['file']).name.encode()]
+        for given in line['answers']:
+            assert given['probability'] == pytest.approx(of_eval[toy_run.LABELS.index(given['label'])], abs=1e-5)
+
+
+def test_the_answers_are_the_most_probable_labels_in_their_order(run, photos, capsys):
+    answer(run, photos / 'a.jpg', '--jsonl', '--top_k=2')
+    answers, = (line['answers'] for line in json_lines(capsys))
+    assert len(answers) == 2 and answers[0]['probability'] >= answers[1]['probability']
+
+
+def test_more_labels_than_there_are_is_all_of_them(run, photos, capsys):
+    answer(run, photos / 'a.jpg', '--jsonl', '--top_k=50')
+    assert {given['label'] for given in json_lines(capsys)[0]['answers']} == {'blue', 'green', 'red'}
+
+
+def test_a_background_that_was_never_seen_is_no_answer_but_one_that_was_is():
+    logits = np.array([[9, 1, 2, 3]], np.float32)
+    unseen, seen = ({n: toy_run.LABELS[n] for n in numbers} for numbers in ((1, 2, 3), (0, 1, 2, 3)))
+    best = predict.top(logits, unseen, 1)[0][0]
+    assert best == ('red', pytest.approx(metrics.probabilities(logits)[0, 3]))
+    assert predict.top(logits, seen, 1)[0][0][0] == 'background'
+
+
+def test_the_labels_that_can_be_answered_are_those_with_training_pictures(tmp_path):
+    run = toy_run.start_run(tmp_path / 'gap', per_class=(4, 9, 0, 9))
+    assert predict.answerable(run) == {0: 'background', 1: 'blue', 3: 'red'}
+
+
+# Bad files, names, places -------------------------------------------------------------------------------------
+
+
+def test_a_bad_file_is_a_line_with_its_reason_and_the_others_are_answered(run, photos, capsys):
+    assert answer(run, photos, '--jsonl') == 1
+    lines = json_lines(capsys)
+    assert [Path(line['file']).name for line in lines] == ['a.jpg', 'b.jpg', 'c.jpg', 'd.png', 'e.jpg']
+    assert [line.get('error') for line in lines] == [None, 'truncated', None, 'not_an_image', None]
+
+
+def test_the_table_and_the_csv_say_the_reason_too(run, photos, capsys):
+    assert answer(run, photos) == 1
+    out = capsys.readouterr()
+    assert f'{photos}/d.png: no answer: not_an_image: an HTML page' in out.out.splitlines()
+    assert 'without answer: 2' in out.err
+    assert answer(run, photos, '--csv') == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [bool(row['error']) for row in rows] == [False, True, False, True, False]
+    assert rows[0]['label_1'] and 0 <= float(rows[0]['probability_1']) <= 1 and not rows[1]['label_1']
+
+
+def test_a_file_that_is_not_there_is_one_of_the_bad_ones(run, photos, capsys):
+    assert answer(run, 'nowhere.jpg', photos / 'a.jpg', '--jsonl') == 1
+    assert [line.get('error') for line in json_lines(capsys)] == ['vanished', None]
+
+
+def test_columns_are_straight_whatever_the_labels(run, photos, capsys):
+    answer(run, photos / 'a.jpg', photos / 'c.jpg', photos / 'e.jpg')
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index(str(photos)) for line in lines}) == 1
+
+
+def test_folders_are_walked_in_order_without_hidden_files_and_without_other_files(tmp_path):
+    for name in ('b/2.JPG', 'b/10.jpg', 'a.png', '.hidden.jpg', '.git/x.jpg', '__MACOSX/x.jpg', 'notes.txt', 'c.heic'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    (tmp_path / 'b' / 'loop').symlink_to(tmp_path)
+    found = [str(Path(path).relative_to(tmp_path)) for path in predict.find_pictures([str(tmp_path)])]
+    assert found == ['a.png', 'b/10.jpg', 'b/2.JPG', 'c.heic']
+
+
+def test_a_list_on_stdin_names_files_and_folders(run, photos, capsys, monkeypatch):
+    listed = f'{photos}/e.jpg\n\n{photos}\r\n'.encode()
+    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BytesIO(listed)))
+    answer(run, '-', '--jsonl')
+    names = [Path(line['file']).name for line in json_lines(capsys)]
+    assert names == ['e.jpg', 'a.jpg', 'b.jpg', 'c.jpg', 'd.png', 'e.jpg']
+
+
+def test_names_reach_the_screen_escaped_and_json_as_they_are(run, tmp_path, capsys):
+    folder = tmp_path / 'odd'
+    folder.mkdir()
+    for name in ('\x1b[31m\n.jpg', os.fsdecode(b'\xff.jpg')):
+        (folder / name).write_bytes(toy_run.picture(1))
+    answer(run, folder)
+    answer(run, folder, '--csv')
+    out = capsys.readouterr().out
+    assert '\x1b' not in out and len(out.splitlines()) == 5 and '\\x1b[31m\\n.jpg' in out
+    answer(run, folder, '--jsonl')
+    names = [Path(line['file']).name for line in json_lines(capsys)]
+    assert names == ['\x1b[31m\n.jpg', '\\xff.jpg']
+
+
+@pytest.mark.parametrize('arguments, expected, code', [
+    (['photo.jpg'], '--checkpoint_dir is missing', 2),
+    (['--checkpoint_dir=c'], 'no pictures were named', 2),
+    (['--checkpoint_dir=c', '--csv', '--jsonl', 'photo.jpg'], 'give one of them', 2),
+    (['--checkpoint_dir=nowhere', 'photo.jpg'], 'nowhere is not a run', 1),
+])
+def test_a_command_line_that_cannot_be_carried_out_says_why(arguments, expected, code, capsys):
+    assert predict.main(arguments) == code
+    assert expected in capsys.readouterr().err
+
+
+def test_a_folder_without_pictures_is_named(run, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert answer(run, tmp_path / 'empty') == 1
+    assert f'no pictures in {tmp_path}/empty' in capsys.readouterr().err
+
+
+# Threads --------------------------------------------------------------------------------------------------------
+
+
+def test_threads_keep_the_order_and_read_ahead_no_more_than_they_may():
+    """Memory stays flat: however many pictures there are, only so many are held."""
+    begun, lock = [], threading.Lock()
+
+    def work(item):
+        with lock:
+            begun.append(item)
+        return item * item
+
+    seen = []
+    for item, result in predict._ahead(work, iter(range(500)), threads=4, most=10):
+        assert result == item * item
+        seen.append(item)
+        assert len(begun) <= len(seen) + 11
+    assert seen == list(range(500))
+
+
+def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, tmp_path, monkeypatch):
+    (tmp_path / 'x.jpg').write_bytes(b'whatever')
+    passed = gate.Picture(b'\xff\xd8 no picture', 1, 1, ())
+    monkeypatch.setattr(gate, 'admit', lambda data: passed)
+    rejected = predict._viewer(run)(str(tmp_path / 'x.jpg'))
+    assert isinstance(rejected, Reject) and rejected.reason == 'corrupt'
