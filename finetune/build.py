@@ -180,15 +180,21 @@ def _write(path: Path, text: str) -> None:
     staging.make_durable(path)
 
 
+class _Terminated(BaseException):
+    """As KeyboardInterrupt, no Exception: it may arise while a picture is judged, and is no verdict on it."""
+
+
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """SIGTERM ends the work as Ctrl-C does: on its way out, everything half made is removed."""
     def stop(number, frame):
-        raise Stopped('stopped by SIGTERM', number)
+        raise _Terminated
 
     former = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except _Terminated:
+        raise Stopped('stopped by SIGTERM', signal.SIGTERM) from None
     finally:
         signal.signal(signal.SIGTERM, former)
 

@@ -186,6 +186,7 @@ def _admit_jpeg(data: bytes, limits: Limits, shrunk) -> Picture:
         _load(image)
         return Picture(parsed.stripped, parsed.height, parsed.width, tuple(notes + _odd_shape(size)))
     if shrunk(size) != size:
+        notes.append('shrunk')
         image.draft(image.mode, shrunk(size))  # The decoder itself shrinks by 2, 4 or 8.
     _load(image)
     return _encode(image, shrunk(size), turn, parsed.icc, notes)
@@ -300,8 +301,8 @@ def _encode(image: Image.Image, size: tuple[int, int], turn, icc: bytes | None, 
         image = image.convert('RGB')
         notes.append('converted_to_rgb')
     if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
         notes.append('shrunk')
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if turn is not None:
         image = image.transpose(turn)
         notes.append('exif_rotated')

@@ -1,0 +1,420 @@
+"""finetune build, as a person meets it: commands, files, exit codes, and what is left after a failure."""
+
+import csv
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune import build, records
+from finetune.lazy import tf
+from tests import corpus, toy
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(directory: Path, output: Path, *more: str, code: int = 0) -> None:
+    """In this process, without worker processes."""
+    flags = [f'--train_directory={directory}', f'--output_directory={output}', *more]
+    if not any(flag.startswith('--num_threads') for flag in more):
+        flags.append('--num_threads=1')
+    assert build.main(flags) == code
+
+
+def start(directory: Path, output: Path, *more: str, **options) -> subprocess.Popen:
+    command = [sys.executable, '-m', 'tools.build_tfrecords', f'--train_directory={directory}',
+               f'--output_directory={output}', *more]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def read(output: Path, split: str = 'train') -> list[dict]:
+    """Every record of a split, as TensorFlow reads it."""
+    found = []
+    for serialized in tf.data.TFRecordDataset(records.open_records(output).paths(split)).as_numpy_iterator():
+        features = tf.train.Example.FromString(serialized).features.feature
+        found.append({
+            'label': features['image/class/label'].int64_list.value[0],
+            'text': features['image/class/text'].bytes_list.value[0].decode(),
+            'filename': features['image/filename'].bytes_list.value[0],
+            'encoded': features['image/encoded'].bytes_list.value[0],
+            'size': (features['image/height'].int64_list.value[0], features['image/width'].int64_list.value[0]),
+        })
+    return found
+
+
+def manifest(output: Path) -> dict:
+    return json.loads((output / 'dataset.json').read_text())
+
+
+def digests(output: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in output.iterdir()}
+
+
+def beside(output: Path) -> list[str]:
+    """What lies beside the records: nothing of a build may stay there."""
+    return sorted(path.name for path in output.parent.iterdir() if path.name.startswith('.'))
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    return toy.class_folders(tmp_path / 'D' / 'train', {'cat': 7, 'dog': 5})
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / 'records' / 'toy'
+
+
+# ---- what is written ----
+
+
+def test_every_picture_is_in_the_records_once_with_its_label_and_its_name(pictures, output, capsys):
+    run(pictures, output, '--validation_percent=0', '--train_shards=3')
+    found = read(output)
+    expected = [(1, 'cat', b'cat/%d.jpg' % i) for i in range(7)] + [(2, 'dog', b'dog/%d.jpg' % i) for i in range(5)]
+    assert sorted((record['label'], record['text'], record['filename']) for record in found) == expected
+    assert all(record['encoded'] == (pictures / os.fsdecode(record['filename'])).read_bytes() for record in found)
+    assert {record['size'] for record in found} == {(24, 32)}
+    assert (output / 'labels.txt').read_text() == 'cat\ndog\n'
+    assert sorted(path.name for path in output.iterdir()) == [
+        'dataset.json', 'labels.txt', 'skipped.csv', *(f'train-0000{i}-of-00003' for i in range(3))]
+    assert capsys.readouterr().out.splitlines()[-1] == 'found 12 pictures: wrote 12, skipped 0'
+
+
+def test_the_records_of_a_class_are_spread_and_not_one_after_the_other(tmp_path, output):
+    run(toy.class_folders(tmp_path / 'D', {'cat': 20, 'dog': 20}), output, '--validation_percent=0')
+    found = [record['label'] for record in read(output)]
+    assert found != sorted(found)
+    assert all(set(half) == {1, 2} for half in (found[:20], found[20:]))
+
+
+def test_a_labels_file_fixes_the_numbers_and_leaves_other_folders_out(pictures, output, tmp_path, capsys):
+    toy.class_folders(pictures, {'ant': 3})
+    (tmp_path / 'labels.txt').write_text('dog\nunicorn\ncat\n')
+    run(pictures, output, f'--labels_file={tmp_path}/labels.txt', '--validation_percent=0')
+    opened = records.open_records(output)
+    assert opened.labels == ('background', 'dog', 'unicorn', 'cat')
+    assert opened.split('train').per_class == (0, 5, 0, 7)
+    assert {(record['label'], record['text']) for record in read(output)} == {(1, 'dog'), (3, 'cat')}
+    told = capsys.readouterr().err
+    assert 'no folder for unicorn' in told and 'ant not in the labels file: 3 pictures are left out' in told
+
+
+def test_a_folder_called_background_is_label_0(pictures, output):
+    toy.class_folders(pictures, {'background': 4})
+    run(pictures, output, '--validation_percent=0')
+    opened = records.open_records(output)
+    assert opened.labels == ('background', 'cat', 'dog')
+    assert opened.split('train').per_class == (4, 7, 5)
+    assert (output / 'labels.txt').read_text() == 'cat\ndog\n'
+
+
+def test_a_class_that_validation_lacks_keeps_its_number_there(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'D' / 'validation', {'dog': 3}, first=50)
+    run(pictures, output, f'--validation_directory={tmp_path}/D/validation')
+    assert {record['label'] for record in read(output, 'validation')} == {2}
+    assert 'validation has no picture of cat' in capsys.readouterr().err
+
+
+def test_a_class_of_validation_alone_is_an_error_that_names_it(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'D' / 'validation', {'dog': 1, 'emu': 1})
+    run(pictures, output, f'--validation_directory={tmp_path}/D/validation', code=1)
+    assert 'class emu has no folder in' in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize('processes', [3, 8])
+def test_the_same_pictures_give_the_same_bytes_whatever_the_number_of_processes(tmp_path, processes):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 60, 'dog': 50})
+    (pictures / 'cat' / 'bad.jpg').write_bytes(b'bad')
+    for name, number in (('a', 1), ('b', processes)):
+        run(pictures, tmp_path / name, f'--num_threads={number}', '--train_shards=4')
+    assert digests(tmp_path / 'a') == digests(tmp_path / 'b')
+
+
+def test_more_shards_than_pictures_are_all_there_and_some_empty(pictures, output, capsys):
+    run(pictures, output, '--validation_percent=0', '--train_shards=20')
+    split = records.open_records(output).split('train')
+    assert len(split.shards) == 20 and split.records == 12 == len(read(output))
+    assert 'more shards (20) than pictures (12)' in capsys.readouterr().err
+
+
+def test_pictures_shrink_when_asked(tmp_path, output):
+    toy.class_folders(tmp_path / 'D', {'cat': 2, 'dog': 2}, size=(320, 240))
+    run(tmp_path / 'D', output, '--short_side=60', '--validation_percent=0')
+    assert {record['size'] for record in read(output)} == {(60, 80)}
+    assert manifest(output)['notes'] == {'shrunk': 4}
+
+
+# ---- validation by content ----
+
+
+def test_a_picture_never_changes_sides_when_others_come(tmp_path):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 40, 'dog': 40})
+    run(pictures, tmp_path / 'before')
+    toy.class_folders(pictures, {'cat': 40, 'emu': 30}, first=40)
+    run(pictures, tmp_path / 'after', '--seed=7')
+    for split in ('train', 'validation'):
+        before, after = ({record['filename'] for record in read(tmp_path / name, split)} for name in ('before', 'after'))
+        assert before and before < after
+
+
+def test_copies_of_a_picture_fall_on_one_side(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 30, 'dog': 1})
+    for number in range(30):
+        (pictures / 'dog' / f'copy{number}.jpg').write_bytes((pictures / 'cat' / f'{number}.jpg').read_bytes())
+    run(pictures, output)
+    sides = [{record['encoded'] for record in read(output, split)} for split in ('train', 'validation')]
+    assert sides[1] and not sides[0] & sides[1]
+    found = manifest(output)['duplicates']
+    assert (found['copies'], found['in_two_classes'], found['in_two_splits']) == (30, 30, 0)
+
+
+def test_the_share_is_about_what_was_asked_and_the_automatic_one_is_told(tmp_path, capsys):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 150, 'dog': 150}, size=(16, 16))
+    run(pictures, tmp_path / 'a', '--validation_percent=50')
+    assert 120 < records.open_records(tmp_path / 'a').split('validation').records < 180
+    assert 'automatically' not in capsys.readouterr().err
+    run(pictures, tmp_path / 'b')
+    assert '20 %' in (told := capsys.readouterr().err) and '--validation_percent' in told
+
+
+# ---- what is wrong is told ----
+
+
+def test_every_skipped_file_is_listed_and_counted(pictures, output, capsys):
+    (pictures / 'cat' / 'empty.jpg').touch()
+    (pictures / 'cat' / 'a,"b"\n\x1b[31m.jpg').write_bytes(b'garbage')
+    (pictures / 'dog' / 'half.jpg').write_bytes((pictures / 'dog' / '0.jpg').read_bytes()[:300])
+    (pictures / 'dog' / 'page.tif').write_bytes(b'II*\0' + bytes(90))
+    (pictures / 'dog' / 'notes.txt').touch()
+    run(pictures, output, '--validation_percent=0')
+    rows = list(csv.DictReader((output / 'skipped.csv').open(newline='')))
+    assert {(Path(row['file']).name, row['reason']) for row in rows} == {
+        ('empty.jpg', 'empty_file'), ('a,"b"\\n\\x1b[31m.jpg', 'not_an_image'), ('half.jpg', 'truncated'),
+        ('page.tif', 'unsupported_format')}
+    assert (output / 'skipped.csv').read_bytes().count(b'\n') == 5
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert 'found 16 pictures: wrote 12, skipped 4' in last and '1 truncated' in last and 'skipped.csv' in last
+    assert 'passed over 1 other file (1 not_an_image_suffix)' in last
+    assert last.startswith('WARNING')  # More than 5 %.
+    told = manifest(output)
+    assert told['found'] == told['written'] + sum(told['skipped'].values()) == 16
+
+
+def test_strict_changes_nothing_and_names_the_file(pictures, output, capsys):
+    run(pictures, output)
+    before = digests(output)
+    (pictures / 'cat' / 'empty.jpg').touch()
+    run(pictures, output, '--strict', code=1)
+    assert digests(output) == before
+    told = capsys.readouterr().err
+    assert 'cat/empty.jpg: empty_file' in told and '--strict: 1 file would be skipped' in told
+
+
+def test_the_same_picture_in_both_splits_is_told_and_fails_when_asked(pictures, output, tmp_path, capsys):
+    validation = toy.class_folders(tmp_path / 'D' / 'validation', {'cat': 2, 'dog': 2})  # As the first in train.
+    run(pictures, output, f'--validation_directory={validation}')
+    told = capsys.readouterr().err
+    assert 'in train and in validation' in told and 'train/cat/0.jpg = validation/cat/0.jpg' in told
+    assert manifest(output)['duplicates']['in_two_splits'] == 4
+    before = digests(output)
+    run(pictures, output, f'--validation_directory={validation}', '--fail_on_leak', '--seed=2', code=1)
+    assert '--fail_on_leak: 4 pictures' in capsys.readouterr().err
+    assert digests(output) == before
+
+
+def test_one_picture_with_two_labels_is_told(pictures, output, capsys):
+    (pictures / 'dog' / 'x.jpg').write_bytes((pictures / 'cat' / '3.jpg').read_bytes())
+    run(pictures, output, '--validation_percent=0')
+    assert 'one of the labels is wrong: 1 picture, for example train/cat/3.jpg = train/dog/x.jpg' in capsys.readouterr().err
+
+
+def test_small_empty_single_and_look_alike_classes_are_told(tmp_path, capsys):
+    pictures = toy.class_folders(tmp_path / 'D', {'Cat': 3, 'cat': 25})
+    (pictures / 'emu').mkdir()
+    run(pictures, tmp_path / 'a', '--validation_percent=0')
+    told = capsys.readouterr().err
+    assert 'fewer than 20 pictures of Cat;' in told
+    assert 'no usable picture of emu' in told
+    assert 'classes Cat, cat differ only in case' in told
+    run(toy.class_folders(tmp_path / 'E', {'cat': 30}), tmp_path / 'b', '--validation_percent=0')
+    assert 'there is one class' in capsys.readouterr().err
+
+
+def test_pictures_that_are_all_bad_make_no_records(tmp_path, output, capsys):
+    (tmp_path / 'D' / 'cat').mkdir(parents=True)
+    (tmp_path / 'D' / 'cat' / 'a.jpg').write_bytes(b'bad')
+    run(tmp_path / 'D', output, code=1)
+    assert 'no picture can be used' in (told := capsys.readouterr().err) and 'cat/a.jpg: not_an_image' in told
+    assert not output.exists() and not beside(output)
+
+
+def test_json_is_for_machines_and_nothing_else_is_on_stdout(pictures, output, capsys):
+    run(pictures, output, '--json')
+    assert json.loads(capsys.readouterr().out) == manifest(output)
+
+
+def test_the_next_command_stands_ready_to_paste(pictures, tmp_path, capsys):
+    run(pictures, tmp_path / 'my records')
+    assert (f"finetune train --data_dir='{tmp_path}/my records' --train_dir='checkpoints/my records' "
+            '--pretrained=sample --fine_tune') in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('flags', 'expected'), [
+    ([], '--train_directory is missing'), (['--train_directory=D'], '--output_directory is missing'),
+    (['photos'], 'did you mean --train_directory=photos'),
+    (['--train_directory=D', '--output_directory=o', '--validation_directory=V', '--validation_percent=9'], 'exclude'),
+    (['--train_directory=D', '--output_directory=o', '--validation_percent=100'], 'nothing to train on'),
+    (['--train_directory=D', '--output_directory=D/records'], 'lie one in the other'),
+    (['--train_directory=D', '--output_directory=.'], 'lie one in the other'),
+])
+def test_a_command_that_cannot_be_meant_is_bad_usage(flags, expected, tmp_path, monkeypatch, capsys):
+    toy.class_folders(tmp_path / 'D', {'cat': 1})
+    monkeypatch.chdir(tmp_path)
+    assert build.main(flags) == 2
+    assert expected in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ['D']
+
+
+# ---- old records, other people's files, failures ----
+
+
+def test_a_new_build_replaces_the_old_one_whole(pictures, output):
+    run(pictures, output, '--train_shards=4')
+    run(pictures, output, '--train_shards=2')
+    assert not [path for path in output.iterdir() if path.name.endswith('-of-00004')]
+    records.verify(records.open_records(output))
+    assert not beside(output)
+
+
+def test_damaged_records_can_be_built_again(pictures, output):
+    run(pictures, output)
+    (output / 'train-00000-of-00002').unlink()
+    run(pictures, output)
+    records.verify(records.open_records(output))
+
+
+def test_files_that_no_build_wrote_are_not_replaced_unless_asked(pictures, output, capsys):
+    run(pictures, output)
+    (output / 'thesis.txt').write_text('years of work')
+    run(pictures, output, code=1)
+    assert 'thesis.txt, which no build wrote' in capsys.readouterr().err
+    assert (output / 'thesis.txt').read_text() == 'years of work'
+    run(pictures, output, '--overwrite')
+    assert not (output / 'thesis.txt').exists()
+
+
+def build_until(event: str, pictures: Path, output: Path, *more: str) -> subprocess.Popen:
+    """Starts a build of pictures and waits until it says so on its standard error."""
+    process = start(pictures, output, *more, env=os.environ | {'PYTHONUNBUFFERED': '1'})
+    for line in process.stderr:
+        if event in line:
+            return process
+    raise AssertionError(process.wait())
+
+
+@pytest.fixture
+def slow_pictures(tmp_path) -> Path:
+    """Pictures that take seconds to read."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 2, 'dog': 2}, size=(3000, 2000))
+    for copy in range(40):
+        for path in list(pictures.glob('*/?.jpg')):
+            path.with_name(f'{path.stem}_{copy}.jpg').hardlink_to(path)
+    return pictures
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_build_leaves_the_old_records_and_nothing_half_made(
+    slow_pictures, output, number, code, processes, tmp_path
+):
+    run(toy.class_folders(tmp_path / 'E', {'cat': 3, 'dog': 3}), output)
+    before = digests(output)
+    process = build_until('Worker processes', slow_pictures, output, '--max_side=2900', f'--num_threads={processes}')
+    time.sleep(0.5)
+    started = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(timeout=20) == code
+    assert time.monotonic() - started < 5
+    assert 'Traceback' not in process.stderr.read()
+    assert digests(output) == before
+    assert not beside(output)
+
+
+def test_a_killed_build_leaves_the_old_records_and_the_next_one_cleans_up(slow_pictures, output, tmp_path):
+    pictures = toy.class_folders(tmp_path / 'E', {'cat': 3, 'dog': 3})
+    run(pictures, output)
+    before = digests(output)
+    process = build_until('Worker processes', slow_pictures, output, '--short_side=900', '--num_threads=2')
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    assert digests(output) == before
+    assert '.toy.partial' in beside(output)
+    run(pictures, output)
+    assert digests(output) == before and not beside(output)
+
+
+def test_a_second_build_of_the_same_records_is_refused(slow_pictures, pictures, output, capsys):
+    process = build_until('Worker processes', slow_pictures, output, '--short_side=900', '--num_threads=1')
+    try:
+        run(pictures, output, code=1)
+        assert f'another build (pid {process.pid}) is writing here' in capsys.readouterr().err
+    finally:
+        process.terminate()
+        process.wait()
+    run(pictures, output)
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_records_stay(pictures, output, tmp_path):
+    run(pictures, output, '--validation_percent=0')
+    before = digests(output)
+    largest = max(path.stat().st_size for path in output.iterdir())
+    toy.class_folders(pictures, {'cat': 40, 'dog': 40}, first=100)
+    for limit in (1, 100, largest, 3 * largest):
+        def full_after(limit=limit):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        process = start(pictures, output, '--num_threads=1', '--validation_percent=0', preexec_fn=full_after)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 1, told
+        assert told.splitlines()[-1].startswith('error: ') and 'nothing was changed' in told
+        assert 'Traceback' not in told and 'Exception ignored' not in told
+        assert digests(output) == before and not beside(output)
+
+
+@corpus.needs_corpus
+def test_the_whole_corpus_becomes_records_or_reasons(output):
+    """With little memory, FIFOs, devices, bombs and hostile names: no crash, no hang, and every file accounted for."""
+    def little_memory():
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+
+    process = start(corpus.root() / 'images', output, '--validation_percent=0', preexec_fn=little_memory)
+    printed, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert 'Traceback' not in told and '\x1b' not in printed + told
+    skipped = {row['file']: row['reason'] for row in csv.DictReader((output / 'skipped.csv').open(newline=''))}
+    stored = {record['filename']: record['size'] for record in read(output)}
+    silent = ('hidden_file', 'not_an_image_suffix')
+    wrong = []
+    for entry in corpus.manifest()['files']:
+        if entry['either'] or 'not root' in entry['needs'] or entry['reason'] in silent:
+            continue
+        name = corpus.path(entry).removeprefix(os.fsencode(corpus.root()) + b'/images/')
+        if entry['expect'] == 'accept':
+            good = stored.get(name) == tuple(reversed(entry['size']))
+        else:
+            good = name not in stored and entry['reason'] in {
+                reason for file, reason in skipped.items() if corpus.stands_for(file, entry)}
+        if not good:
+            wrong.append((entry['id'], entry['reason']))
+    assert not wrong
