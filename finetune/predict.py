@@ -127,23 +127,35 @@ def _in_folder(folder: str) -> Iterator[str]:
             yield entry.path
 
 
-def _viewer(run: Run) -> Callable[[str], np.ndarray | Reject]:
-    """A function path -> what the network looks at, by the same steps that records and evaluation take."""
+def _admitted(path: str) -> bytes | Reject:
+    """The JPEG that would stand in records, or why there would be none."""
+    try:
+        return gate.admit(gate.read(path)).jpeg
+    except Reject as reject:
+        return reject
+
+
+def _viewer(run: Run) -> Callable:
+    """JPEGs -> what the network looks at, by the steps of evaluation: float32 [b, size, size, 3]."""
     size, crop_fraction = run.recipe.image_size, run.recipe.crop_fraction
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
-    def view(encoded):
-        return images.view(images.decode(encoded), size, crop_fraction)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def views(encoded):
+        return tf.map_fn(
+            lambda jpeg: images.view(images.decode(jpeg), size, crop_fraction), encoded,
+            fn_output_signature=tf.TensorSpec((size, size, 3)), parallel_iterations=64)
 
-    def read(path: str) -> np.ndarray | Reject:
-        try:
-            return view(gate.admit(gate.read(path)).jpeg).numpy()
-        except Reject as reject:
-            return reject
-        except tf.errors.InvalidArgumentError as error:
-            return Reject('corrupt', error.message.splitlines()[0])
+    return views
 
-    return read
+
+def _decodable(encoded: bytes | Reject) -> bytes | Reject:
+    """The JPEG, or a Reject where the decoder refuses what the gate let in."""
+    try:
+        if not isinstance(encoded, Reject):
+            images.decode(encoded)
+        return encoded
+    except tf.errors.InvalidArgumentError as error:
+        return Reject('corrupt', error.message.splitlines()[0])
 
 
 def _ahead(work: Callable, items: Iterable, threads: int, most: int) -> Iterator:
@@ -168,18 +180,27 @@ def answerable(run: Run) -> dict[int, str]:
 
 
 def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
-    """Batch by batch, every path in its order."""
-    logits_of, names = inference.classify(model), answerable(run)
+    """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
+    logits_of, views_of, names = inference.classify(model), _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
-    views = _ahead(_viewer(run), paths, threads, most=2 * flags.batch_size)
-    while batch := list(itertools.islice(views, flags.batch_size)):
-        seen = [view for _, view in batch if not isinstance(view, Reject)]
-        logits = logits_of(np.stack(seen)).numpy() if seen else np.empty((0, len(run.labels)))
+    pictures = _ahead(_admitted, paths, threads, most=2 * flags.batch_size)
+    batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])
+    for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
+        logits = logits_of(views).numpy() if len(views) else np.empty((0, len(run.labels)))
         if not np.isfinite(logits).all():
             raise Error(f'{printable(run.directory)}: the outputs are not finite. Try another --checkpoint=STEP.')
         tops = iter(top(logits, names, flags.top_k))
-        yield [Answer(path, [], view) if isinstance(view, Reject) else Answer(path, next(tops))
-               for path, view in batch]
+        yield [Answer(path, [], found) if isinstance(found, Reject) else Answer(path, next(tops))
+               for path, found in batch]
+
+
+def _viewed(batch: list[tuple[str, bytes | Reject]], views_of: Callable) -> tuple:
+    """The batch, and the views of its good pictures. One that the decoder refuses becomes a Reject."""
+    encoded = [found for _, found in batch if not isinstance(found, Reject)]
+    try:
+        return batch, views_of(tf.constant(encoded, tf.string))
+    except tf.errors.InvalidArgumentError:  # It does not say which one.
+        return _viewed([(path, _decodable(found)) for path, found in batch], views_of)
 
 
 def top(logits: np.ndarray, names: dict[int, str], k: int) -> list[list[tuple[str, float]]]:

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from finetune import batches, gate, inference, metrics, predict, records
-from finetune.errors import Reject
 from tests import toy_run
 
 
@@ -218,9 +217,7 @@ def test_threads_keep_the_order_and_read_ahead_no_more_than_they_may():
     assert seen == list(range(500))
 
 
-def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, tmp_path, monkeypatch):
-    (tmp_path / 'x.jpg').write_bytes(b'whatever')
-    passed = gate.Picture(b'\xff\xd8 no picture', 1, 1, ())
-    monkeypatch.setattr(gate, 'admit', lambda data: passed)
-    rejected = predict._viewer(run)(str(tmp_path / 'x.jpg'))
-    assert isinstance(rejected, Reject) and rejected.reason == 'corrupt'
+def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, photos, capsys, monkeypatch):
+    monkeypatch.setattr(gate, 'admit', lambda data: gate.Picture(data, 20, 24, ()))
+    assert answer(run, photos, '--jsonl') == 1
+    assert [line.get('error') for line in json_lines(capsys)] == [None, 'corrupt', None, 'corrupt', None]
