@@ -1,14 +1,48 @@
 """Modules that are imported when they are first used, so that `--help` and typing errors need not wait for TensorFlow."""
 
+import contextlib
 import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 
 
 class LazyModule:
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, needs_tensorflow: bool = True):
+        self._name, self._needs_tensorflow = name, needs_tensorflow
 
     def __getattr__(self, attribute: str):
+        if self._needs_tensorflow and 'tensorflow' not in sys.modules:
+            _import_tensorflow()
         return getattr(importlib.import_module(self._name), attribute)
+
+
+def _import_tensorflow() -> None:
+    quiet = os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '3'
+    with _silent_stderr() if quiet else contextlib.nullcontext():
+        importlib.import_module('tensorflow').config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps what is written to file descriptor 2 to itself, unless the block fails.
+
+    TensorFlow's libraries write start-up lines there before the log level they are given counts.
+    """
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(own, kept.read())
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
 
 
 tf = LazyModule('tensorflow')

@@ -107,9 +107,8 @@ def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
     values |= {name: value for name, value in _training(values).items() if name not in typed}
     recipe = dataclasses.replace(Recipe(), **values)
     recipe = dataclasses.replace(recipe, **_distortion(recipe))
-    recipe = dataclasses.replace(recipe, **_length(recipe, typed, train_records))
     _check(recipe)
-    return recipe
+    return dataclasses.replace(recipe, **_length(recipe, typed, train_records))
 
 
 def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
@@ -164,8 +163,9 @@ def _check(recipe: Recipe) -> None:
         raise Error('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone too: '
                     'give one of them.')
     for name, least in {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'initial_learning_rate': 0.0}.items():
-        if getattr(recipe, name) < least:
-            raise Error(f'--{name}={getattr(recipe, name)} is too small: it must be at least {least}.')
+        value = getattr(recipe, name)
+        if value is not None and value < least:
+            raise Error(f'--{name}={value} is too small: it must be at least {least}.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

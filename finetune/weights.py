@@ -17,7 +17,7 @@ from finetune.errors import Error
 from finetune.lazy import LazyModule
 from finetune.terminal import printable
 
-h5py = LazyModule('h5py')
+h5py = LazyModule('h5py', needs_tensorflow=False)
 
 MAX_BYTES = 4 * 2**30
 HDF5_MAGIC = b'\x89HDF\r\n\x1a\n'

@@ -1,0 +1,58 @@
+import dataclasses
+
+import pytest
+
+from finetune import recipe
+from finetune.errors import Error
+from finetune.recipe import Recipe
+
+
+def test_a_plan_leaves_nothing_open():
+    for typed in ({}, {'pretrained': 'w.h5', 'fine_tune': True}, {'pretrained': 'w.h5', 'freeze_backbone': True}):
+        assert None not in dataclasses.asdict(recipe.plan(typed, None, 1000)).values()
+
+
+def test_what_was_typed_is_never_overridden():
+    typed = {'model': 'inception_v3', 'image_size': 100, 'initial_learning_rate': 0.5, 'epochs': 2.0, 'batch_norm': 'train',
+             'min_crop_area': 0.9, 'flip': False, 'pretrained': 'w.h5', 'fine_tune': True}
+    planned = dataclasses.asdict(recipe.plan(typed, recipe.plan({}, None, 10), 1000))
+    assert {name: planned[name] for name in typed} == typed
+
+
+def test_epochs_become_steps_once_and_steps_become_epochs():
+    assert recipe.plan({'epochs': 3.0, 'batch_size': 32}, None, 100).max_steps == 9
+    assert recipe.plan({'max_steps': 2000, 'batch_size': 32}, None, 3170).epochs == pytest.approx(20.19, abs=0.01)
+
+
+def test_a_run_behind_pretrained_says_which_network_it_is():
+    source = recipe.plan({'model': 'mobilenet_v2', 'width': 0.35, 'image_size': 96}, None, 10)
+    planned = recipe.plan({'pretrained': 'run', 'fine_tune': True}, source, 10)
+    assert (planned.model, planned.width, planned.image_size) == ('mobilenet_v2', 0.35, 96)
+
+
+def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
+    source = recipe.plan({'model': 'mobilenet_v2', 'width': 0.35, 'image_size': 96}, None, 10)
+    planned = recipe.plan({'model': 'inception_v3', 'pretrained': 'run'}, source, 10)
+    assert (planned.width, planned.image_size) == (1.0, 299)
+
+
+@pytest.mark.parametrize(('typed', 'sentence'), [
+    ({'fine_tune': True}, '--pretrained'),
+    ({'freeze_backbone': True, 'trainable_from': 'x'}, 'one of them'),
+    ({'batch_size': 0}, '--batch_size=0'),
+])
+def test_what_cannot_be_is_said_before_anything_is_built(typed, sentence):
+    with pytest.raises(Error, match=sentence):
+        recipe.plan(typed, None, 100)
+
+
+def test_a_later_end_is_no_other_recipe():
+    old = recipe.plan({'epochs': 2.0}, None, 320)
+    assert recipe.differences(old, {'epochs': 4.0, 'max_steps': 7}) == []
+    assert recipe.extend(old, {'epochs': 4.0}, 320).max_steps == 40
+    assert recipe.differences(old, {'dropout': 0.9}) == [('dropout', old.dropout, 0.9)]
+
+
+def test_a_recipe_of_another_version_is_named(tmp_path):
+    with pytest.raises(Error, match=r'recipe\.json has warp_speed'):
+        Recipe.from_json({'warp_speed': 9}, tmp_path / 'recipe.json')

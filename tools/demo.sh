@@ -1,0 +1,32 @@
+#!/bin/sh
+# The main job from start to end on drawn flowers. Each command is printed before it runs; run it again to see it resume.
+set -eu
+
+run() {
+    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    "$@"
+}
+
+echo 'A folder of labelled pictures becomes a classifier. The pictures here are drawn; yours come next.'
+run python -m tools.make_sample --output=data/sample_pictures
+run finetune build --train_directory=data/sample_pictures/train \
+    --validation_directory=data/sample_pictures/validation --output_directory=data/sample
+run finetune train --data_dir=data/sample --train_dir=checkpoints/sample --pretrained=sample --fine_tune
+run finetune eval --checkpoint_dir=checkpoints/sample --data_dir=data/sample --run_once
+
+set --
+for class in data/sample_pictures/validation/*/; do
+    [ $# -eq 3 ] && break
+    set -- "$@" "$(ls "$class"* | head -n 1)"
+done
+run finetune predict --checkpoint_dir=checkpoints/sample "$@"
+
+cat <<'END'
+
+Now with your own photos, one folder a class (PHOTOS/daisy/*.jpg, PHOTOS/tulip/*.jpg, ...):
+
+  . .venv/bin/activate
+  finetune build --train_directory=PHOTOS --output_directory=data/photos
+  finetune train --data_dir=data/photos --pretrained=imagenet --fine_tune --freeze_backbone
+  finetune eval --checkpoint_dir=checkpoints/photos --data_dir=data/photos --run_once
+END
