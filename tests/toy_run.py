@@ -46,13 +46,13 @@ def start_run(directory: Path, labels=LABELS, per_class=(0, 9, 9, 9), **typed) -
 
 
 def save_checkpoint(run: runs.Run, step: int, seed: int = 0) -> None:
-    """Random weights; their averages are twice as large, so that one can tell which of them were used."""
+    """Random weights, twice as large as their averages, so that one can tell which of them were used."""
     model = runs.build_model(run.recipe, len(run.labels))
     random = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(random.normal(0, 0.3, variable.shape))
     state = runs.State(model, averages=runs.optimize.Averages(model, run.recipe.moving_average_decay))
-    for average in state.averages.averages:
-        average.assign(2 * average)
+    for weight in state.averages.weights:
+        weight.assign(2 * weight)
     state.step.assign(step)
     run.save(state)
