@@ -50,6 +50,14 @@ def test_a_folder_with_other_files_is_refused_in_one_sentence_and_left_as_it_was
     assert contents(tmp_path) == {Path('holiday.jpg'): b'mine'}
 
 
+def test_a_place_that_cannot_be_written_is_told_without_a_traceback(tmp_path):
+    (tmp_path / 'file').touch()
+    for output in (tmp_path / 'file', tmp_path / 'file/below'):
+        failed = make(output)
+        assert failed.returncode == 1
+        assert failed.stderr.count('\n') == 1 and str(output) in failed.stderr
+
+
 def test_a_sample_drawn_with_other_settings_is_not_mixed_with_this_one(tmp_path):
     make(tmp_path, '--seed=1')
     assert make(tmp_path, '--seed=1').returncode == 0

@@ -18,7 +18,6 @@ import numpy as np
 from tools.drawing import flowers, patterns
 
 KINDS = {'flowers': flowers, 'patterns': patterns}
-MARK = 'sample.json'
 
 
 def main():
@@ -49,13 +48,13 @@ def parse_options():
 
 def claim(output, settings):
     """Marks a new or empty folder as this sample; exits otherwise, as files already there would join it."""
-    mark = output / MARK
-    if mark.is_file() and json.loads(mark.read_text()) == settings:
+    mark, mine = output / 'sample.json', json.dumps(settings).encode()
+    if mark.is_file() and mark.read_bytes() == mine:
         return  # The same pictures again, such as after an interruption.
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         sys.exit(f'{output} is neither this sample nor an empty folder; name another one with --output.')
     output.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps(settings))
+    mark.write_bytes(mine)
 
 
 def jobs(output, kind, seed, train, validation):
@@ -78,4 +77,7 @@ def draw_picture(kind, seed, split, name, index):
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f'The sample could not be written: {error}.')

@@ -1,7 +1,7 @@
 """Brushes: outlines, poses, layers, grounds and light, shared by the flowers and the patterns.
 
 A point is a complex number x + iy in pixels, y down; a shape is drawn around 0, about one unit large, and a
-Pose puts it on the sheet. A colour is an array of red, green and blue in 0..255. Randomness is the argument `rng`.
+Pose puts it on the sheet. A colour is an array of red, green and blue in 0..255. `rng` is all the randomness.
 """
 import dataclasses
 
@@ -27,7 +27,7 @@ class Pose:
     tilt: float = 1.0
 
     def __call__(self, points):
-        turned = points * np.exp(1j * self.angle) * self.scale
+        turned = np.asarray(points) * np.exp(1j * self.angle) * self.scale
         return self.centre + turned.real + 1j * self.tilt * turned.imag
 
     def at(self, point, size=1.0):
@@ -171,7 +171,7 @@ def blend(values, low, high):
 def sky(size, rng):
     heights = np.linspace(0, 0.7, size[1])[:, None]
     clouds = noise(size, rng, 4) * rng.uniform(0.2, 0.9)
-    blue, pale = varied(np.array([92, 148, 214]), rng), varied(np.array([226, 234, 240]), rng)
+    blue, pale = varied([92, 148, 214], rng), varied([226, 234, 240], rng)
     return blend(np.maximum(heights, clouds), blue, pale)
 
 
@@ -196,7 +196,7 @@ def bokeh(size, rng):
 
 
 def soil(size, rng):
-    earth = varied(np.array([112, 82, 58]), rng, 18)
+    earth = varied([112, 82, 58], rng, 18)
     crumbs = 0.5 * noise(size, rng, 6) + 0.3 * noise(size, rng, 24) + 0.2 * noise(size, rng, 60)
     return blend(crumbs, earth * 0.35, earth * 1.6)
 

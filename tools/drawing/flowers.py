@@ -30,7 +30,7 @@ def bluebell(layer, pose, colour, rng):
     layer.line(pose(stalk), 0.05 * pose.scale, COLOURS['green'] * 0.8)
     for k, knot in enumerate(stalk[9::3]):
         hangs_to = knot + 0.12 * side * (-1) ** k + 0.12j
-        layer.line(pose(np.array([knot, hangs_to])), 0.03 * pose.scale, COLOURS['green'] * 0.8)
+        layer.line(pose([knot, hangs_to]), 0.03 * pose.scale, COLOURS['green'] * 0.8)
         bell(layer, pose, hangs_to, 0.62 - 0.03 * k, varied(colour, rng, 8), rng)
 
 
@@ -56,7 +56,7 @@ def poppy(layer, pose, colour, rng):
             shaded(layer, outline * direction, pose, colour * rng.normal(1, 0.07), edge=0.85, heart=0.95)
             layer.polygon(pose(petal(0.3) * direction * 0.5), COLOURS['black'])
     for direction in around(22, rng):
-        layer.line(pose(np.array([0, 0.34 * direction])), 0.015 * pose.scale, COLOURS['black'])
+        layer.line(pose([0, 0.34 * direction]), 0.015 * pose.scale, COLOURS['black'])
         layer.polygon(pose(0.34 * direction + circle(0.03)), COLOURS['black'])
     shaded(layer, circle(0.15), pose, COLOURS['green'])
 

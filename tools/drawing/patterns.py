@@ -54,7 +54,7 @@ def shells(layer, pose, colour, accent, rng):
 def burst(layer, pose, colour, accent, rng):
     for direction in around(rng.integers(40, 60), rng, 0.5):
         tip = direction * rng.uniform(0.75, 1)
-        layer.line(pose(np.array([0, tip])), 0.03 * pose.scale, colour * rng.uniform(0.7, 1.1))
+        layer.line(pose([0, tip]), 0.03 * pose.scale, colour * rng.uniform(0.7, 1.1))
         layer.disc(pose.at(tip), 0.06, accent)
 
 
@@ -73,10 +73,10 @@ def cone(layer, pose, colour, accent, rng):
 
 def leaf(layer, pose, colour, accent, rng):
     shaded(layer, petal(rng.uniform(0.6, 0.9), 0.45) * 2, pose.at(-1), colour)
-    layer.line(pose(np.array([-1, 1])), 0.05 * pose.scale, accent)
+    layer.line(pose([-1, 1]), 0.05 * pose.scale, accent)
     for along in np.linspace(-0.7, 0.5, 6):
         for side in (0.3j, -0.3j):
-            layer.line(pose(np.array([along, along + 0.3 + side])), 0.03 * pose.scale, accent)
+            layer.line(pose([along, along + 0.3 + side]), 0.03 * pose.scale, accent)
 
 
 def fern(layer, pose, colour, accent, rng):
@@ -88,7 +88,7 @@ def fern(layer, pose, colour, accent, rng):
 
 
 def branches(layer, pose, colour, accent, rng, forks=4):
-    layer.line(pose(np.array([-1, 0])), 0.12 * pose.scale, colour)
+    layer.line(pose([-1, 0]), 0.12 * pose.scale, colour)
     if forks == 0:
         layer.disc(pose, 0.4, accent)
         return
@@ -100,7 +100,7 @@ def branches(layer, pose, colour, accent, rng, forks=4):
 
 def berries(layer, pose, colour, accent, rng):
     for x, y in rng.normal(0, 0.42, (16, 2)):
-        layer.line(pose(np.array([1.2j, x + 1j * y])), 0.04 * pose.scale, accent)
+        layer.line(pose([1.2j, x + 1j * y]), 0.04 * pose.scale, accent)
         shaded(layer, circle(0.24), pose.at(x + 1j * y), colour * rng.uniform(0.8, 1.1), edge=0.5, heart=1.4)
 
 
@@ -212,7 +212,8 @@ MOTIFS = {
 PAIRS = (('white', 'yellow'), ('yellow', 'brown'), ('orange', 'yellow'), ('red', 'black'), ('red', 'white'),
          ('pink', 'yellow'), ('violet', 'white'), ('blue', 'orange'), ('green', 'cream'), ('brown', 'teal'))
 
-CLASSES = {f'{motif}-{colour}-{accent}': (motif, colour, accent) for motif in MOTIFS for colour, accent in PAIRS}
+CLASSES = {f'{motif}-{colour}-{accent}': (motif, colour, accent)
+           for motif in MOTIFS for colour, accent in PAIRS}
 
 
 def draw(name, rng):
