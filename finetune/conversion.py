@@ -135,7 +135,8 @@ def convert(
     """Reads every picture of the source once and writes it with the writer that its key belongs to."""
     outcome, place = Outcome(), 0
     images, to_judge = itertools.tee(source.images(seed))  # The copy lies at most a few jobs behind.
-    answers = workers.ordered_map(Judge(source.loader, labels), _batches(to_judge), processes)
+    modules = (__name__, type(source.loader).__module__)
+    answers = workers.ordered_map(Judge(source.loader, labels), _batches(to_judge), processes, modules)
     with contextlib.closing(answers):
         for verdicts in answers:
             for verdict in verdicts:
@@ -168,11 +169,19 @@ def duplicates(parts: Sequence[tuple[Source, Outcome, Callable[[int], str]]], se
 
     Only keys are kept while pictures are read; the names come from a second walk over the lists.
     """
-    seen = sorted(itertools.chain(*(outcome.keys for _, outcome, _ in parts)))
-    repeated = {key for key, following in itertools.pairwise(seen) if key == following} - {0}
+    repeated = _repeated([outcome.keys for _, outcome, _ in parts])
     groups: dict[int, list[Place]] = collections.defaultdict(list)
     for source, outcome, split_of in parts if repeated else ():
         for image, key in zip(source.images(seed), outcome.keys, strict=True):
             if key in repeated:
                 groups[key].append(Place(split_of(key), image.label, image.filename))
     return sorted(sorted(group, key=lambda place: place.filename) for group in groups.values())
+
+
+def _repeated(keys: Sequence[array]) -> set[int]:
+    """The keys that occur more than once, found a sixteenth at a time: as integers they take much memory."""
+    repeated = set()
+    for share in range(16):
+        seen = sorted(key for key in itertools.chain(*keys) if key >> 60 == share)
+        repeated.update(key for key, following in itertools.pairwise(seen) if key == following)
+    return repeated - {0}

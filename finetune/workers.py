@@ -5,23 +5,24 @@ import itertools
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from finetune.errors import Error
 
-IN_FLIGHT = 2  # Jobs a process has at once: one at work, one waiting, so that it need not wait for us.
+IN_FLIGHT = 4  # Jobs a process has at once; what it has done waits in it until we ask, so more take no memory.
 
 
-def ordered_map(work: Callable, jobs: Iterable, processes: int) -> Iterator:
+def ordered_map(work: Callable, jobs: Iterable, processes: int, modules: Sequence[str] = ()) -> Iterator:
     """work(job) for each job, in the order of the jobs; 1 process means this one.
 
     Job k goes to process k mod n, each over a pipe of its own: no locks and no threads, memory that does not
     grow with the number of jobs, and a process ends by itself when we end. `work` and the jobs must be small (a
-    pipe holds about 200 KiB); the results may be large.
+    pipe holds about 200 KiB); the results may be large. `modules` are imported once for all processes.
     """
     if processes == 1:
         yield from map(work, jobs)
         return
+    multiprocessing.set_forkserver_preload(list(modules))
     with contextlib.ExitStack() as stack:
         pipes = [stack.enter_context(_started(work)) for _ in range(processes)]
         at_work = deque()

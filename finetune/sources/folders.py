@@ -54,7 +54,8 @@ def list_pictures(
     """Walks the class folders. Raises Error where the directory is not of that layout."""
     listing = Listing(os.fsencode(directory), flag)
     try:
-        entries = _entries(listing.directory)
+        with os.scandir(listing.directory) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
     for entry in entries:
@@ -64,6 +65,7 @@ def list_pictures(
         elif _is_folder(entry):
             listing.pictures[entry.name] = []
             _walk(listing, entry.name, b'', recursive)
+            listing.pictures[entry.name].sort()
         else:
             listing.stray += _suffix(entry.name) in SUFFIXES and not entry.name.startswith(b'.')
     _check_layout(listing)
@@ -144,11 +146,6 @@ class FolderLoader:
 # ---- walking ----
 
 
-def _entries(path: bytes) -> list[os.DirEntry]:
-    with os.scandir(path) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
-
-
 def _why_no_class(entry: os.DirEntry, follow_symlinks: bool) -> tuple[str, str] | None:
     if not _is_folder(entry):
         return None
@@ -165,24 +162,26 @@ def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> Non
     """Adds the pictures of one folder; folders in it are read only when asked, and linked folders never."""
     here = os.path.join(listing.directory, folder, below)
     try:
-        entries = _entries(here)
+        with os.scandir(here) as entries:
+            for entry in entries:
+                _list(listing, entry, folder, os.path.join(below, entry.name), recursive)
     except OSError as error:
         listing.skipped.append(Skip(here, 'unreadable', error.strerror))
-        return
-    for entry in entries:
-        name = os.path.join(below, entry.name)
-        if entry.name.startswith(b'.'):
-            listing.ignored['hidden_file'] += 1
-        elif _is_folder(entry) and recursive and not entry.is_symlink():
-            _walk(listing, folder, name, recursive)
-        elif _is_folder(entry):
-            listing.skipped.append(Skip(entry.path, *_why_not_read(entry)))
-        elif _suffix(entry.name) not in SUFFIXES:
-            listing.ignored['not_an_image_suffix'] += 1
-        else:
-            listing.pictures[folder].append(name)
-            if entry.is_symlink():
-                listing.links.add(folder + b'/' + name)
+
+
+def _list(listing: Listing, entry: os.DirEntry, folder: bytes, name: bytes, recursive: bool) -> None:
+    if entry.name.startswith(b'.'):
+        listing.ignored['hidden_file'] += 1
+    elif _is_folder(entry) and recursive and not entry.is_symlink():
+        _walk(listing, folder, name, recursive)
+    elif _is_folder(entry):
+        listing.skipped.append(Skip(entry.path, *_why_not_read(entry)))
+    elif _suffix(name) not in SUFFIXES:
+        listing.ignored['not_an_image_suffix'] += 1
+    else:
+        listing.pictures[folder].append(name)
+        if entry.is_symlink():
+            listing.links.add(folder + b'/' + name)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
