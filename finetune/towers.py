@@ -14,13 +14,13 @@ def strategy(num_gpus: int | None = None):
     """
     if os.environ.get('TF_CONFIG'):
         return tf.distribute.MultiWorkerMirroredStrategy()
-    gpus = tf.config.list_logical_devices('GPU')
+    gpus = tf.config.list_physical_devices('GPU')  # Asking for the logical ones would start TensorFlow.
     towers = num_gpus or max(len(gpus), 1)
     if towers == 1:
         return tf.distribute.get_strategy()
     if gpus and towers > len(gpus):
         raise Error(f'--num_gpus={towers}, but this machine has {len(gpus)}. Use --num_gpus={len(gpus)}.')
-    devices = gpus or _logical_cpus(towers)
+    devices = tf.config.list_logical_devices('GPU') if gpus else _logical_cpus(towers)
     return tf.distribute.MirroredStrategy([device.name for device in devices[:towers]])
 
 

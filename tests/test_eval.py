@@ -6,7 +6,10 @@ says 'green' to everything: 4 of the 11 records are.
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -102,6 +105,14 @@ def test_the_mistakes_come_with_the_pictures_that_were_mistaken(run, data, monke
     for example in shown:
         place = int(re.search(rb'(\d+)\.jpg', example.filename)[1])
         assert example.encoded == toy_run.picture(place)
+
+
+@pytest.mark.slow
+def test_a_fresh_process_without_gpus_has_the_towers_that_are_asked_for():
+    code = 'from finetune import towers; print(towers.strategy(2).num_replicas_in_sync)'
+    environment = os.environ | {'CUDA_VISIBLE_DEVICES': ''}
+    made = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == '2'
 
 
 # What it says and leaves behind -------------------------------------------------------------------------------
