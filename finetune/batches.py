@@ -1,7 +1,5 @@
 """Records become batches: {'image': float32 [b, size, size, 3] in [0, 1], 'label': int32 [b], 'filename': string [b]}."""
 
-from collections.abc import Iterable
-
 from finetune import images, records
 from finetune.lazy import tf
 
@@ -17,15 +15,6 @@ def for_evaluation(records_, split: str, image_size: int, crop_fraction: float, 
 
     dataset = tf.data.TFRecordDataset(records_.paths(split))
     dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
-def for_encoded(encoded: Iterable[bytes], image_size: int, crop_fraction: float, batch_size: int):
-    """The same view of JPEG bytes that come from anywhere: batches of float32 [b, size, size, 3], in their order."""
-    dataset = tf.data.Dataset.from_generator(lambda: iter(encoded), output_signature=tf.TensorSpec((), tf.string))
-    dataset = dataset.map(
-        lambda jpeg: images.view(images.decode(jpeg), image_size, crop_fraction),
-        num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 

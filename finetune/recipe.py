@@ -41,6 +41,10 @@ class Recipe:
         'what trains', None, 'whether the statistics of batch normalisation stay still or train '
         '(default: still with --pretrained, else train; those of frozen layers always stay still)', ('still', 'train'))
 
+    batch_norm_momentum: float = _option(
+        'what trains', 0.99, 'of the running statistics where they train; the 0.999 of some networks lags behind for '
+        'thousands of steps')
+
     optimizer: str = _option('optimizer', 'rmsprop', 'which', optimize.OPTIMIZERS)
     initial_learning_rate: float = _option('optimizer', None, 'at step 0')
     num_epochs_per_decay: float = _option('optimizer', None, 'epochs between two steps down of the learning rate')

@@ -24,7 +24,8 @@ def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
     zoo.start_afresh(recipe.seed, recipe.mixed_precision)
     with (strategy or tf.distribute.get_strategy()).scope():
         model = zoo.build(
-            recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout, seed=recipe.seed)
+            recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout,
+            batch_norm_momentum=recipe.batch_norm_momentum, seed=recipe.seed)
     if recipe.freeze_backbone:
         model.get_layer('backbone').trainable = False
     elif recipe.trainable_from:

@@ -139,6 +139,7 @@ def build(
     image_size: int,
     width: float = 1.0,
     dropout: float = 0.0,
+    batch_norm_momentum: float = 0.99,
     seed: int = 0,
 ):
     """A classifier with random weights: [b, image_size, image_size, 3] pixels in [0, 1] -> float32 logits [b, classes].
@@ -148,6 +149,9 @@ def build(
     """
     pixels = find(name).pixels
     body = backbone(name, image_size, width)
+    for layer in body.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = batch_norm_momentum
     head = _head(body.output_shape[-1], classes, dropout, seed)
     images = keras.Input((image_size, image_size, 3), name='image')
     ranged = layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr, name='pixel_range')(images)
