@@ -143,7 +143,7 @@ def _write_shards(planned: plan.Plan, private: Path) -> tuple[list[records.Split
         progress = stack.enter_context(Progress('Building', planned.pictures, 'pictures'))
         outcomes = [
             conversion.convert(part.source, planned.labels, lambda key, part=part: writers[part.split_of(key)],
-                               planned.seed, planned.processes, progress.advance)
+                               planned.seed, planned.processes, progress.advance, modules=(__spec__.name,))
             for part in planned.parts
         ]
         say(f'{count(progress.done, "picture")} in {progress.seconds:.1f} s, {progress.per_second:.0f} pictures/s')

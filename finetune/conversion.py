@@ -131,11 +131,14 @@ def convert(
     seed: int,
     processes: int,
     advance: Callable[[int], None],
+    modules: Sequence[str] = (),
 ) -> Outcome:
-    """Reads every picture of the source once and writes it with the writer that its key belongs to."""
+    """Reads every picture of the source once and writes it with the writer that its key belongs to.
+
+    `modules` are what the processes import before they start, once for all.
+    """
     outcome, place = Outcome(), 0
     images, to_judge = itertools.tee(source.images(seed))  # The copy lies at most a few jobs behind.
-    modules = (__name__, type(source.loader).__module__)
     answers = workers.ordered_map(Judge(source.loader, labels), _batches(to_judge), processes, modules)
     with contextlib.closing(answers):
         for verdicts in answers:

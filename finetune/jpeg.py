@@ -95,13 +95,14 @@ def orientation(exif: bytes | None) -> int:
 
 def _marker(data: bytes, position: int) -> tuple[int, int]:
     """The marker at the position and where its segment begins."""
-    if data[position:position + 1] not in (b'\xff', b''):
-        raise Reject('corrupt', f'no JPEG marker at byte {position}')
-    while data[position:position + 1] == b'\xff':  # Any number of FF may fill the space before a marker.
-        position += 1
-    if position >= len(data):
-        raise Reject('truncated', f'the JPEG ends after {len(data)} bytes without an end marker')
-    return data[position], position + 1
+    try:
+        if data[position] != 0xFF:
+            raise Reject('corrupt', f'no JPEG marker at byte {position}')
+        while data[position] == 0xFF:  # Any number of FF may fill the space before a marker.
+            position += 1
+        return data[position], position + 1
+    except IndexError:
+        raise Reject('truncated', f'the JPEG ends after {len(data)} bytes without an end marker') from None
 
 
 def _segment(data: bytes, marker: int, position: int) -> tuple[bytes, int]:

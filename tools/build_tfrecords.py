@@ -2,7 +2,7 @@
 
 import sys
 
-from finetune.build import main
-
 if __name__ == '__main__':
+    from finetune.build import main  # Here, so that worker processes need not import it a second time.
+
     sys.exit(main())
