@@ -163,7 +163,8 @@ def test_a_picture_never_changes_sides_when_others_come(tmp_path):
     toy.class_folders(pictures, {'cat': 40, 'emu': 30}, first=40)
     run(pictures, tmp_path / 'after', '--seed=7')
     for split in ('train', 'validation'):
-        before, after = ({record['filename'] for record in read(tmp_path / name, split)} for name in ('before', 'after'))
+        before, after = ({record['filename'] for record in read(tmp_path / name, split)}
+                         for name in ('before', 'after'))
         assert before and before < after
 
 
@@ -235,7 +236,8 @@ def test_the_same_picture_in_both_splits_is_told_and_fails_when_asked(pictures, 
 def test_one_picture_with_two_labels_is_told(pictures, output, capsys):
     (pictures / 'dog' / 'x.jpg').write_bytes((pictures / 'cat' / '3.jpg').read_bytes())
     run(pictures, output, '--validation_percent=0')
-    assert 'one of the labels is wrong: 1 picture, for example train/cat/3.jpg = train/dog/x.jpg' in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert 'one of the labels is wrong: 1 picture, for example train/cat/3.jpg = train/dog/x.jpg' in told
 
 
 def test_small_empty_single_and_look_alike_classes_are_told(tmp_path, capsys):
@@ -282,7 +284,7 @@ def test_a_command_that_cannot_be_meant_is_bad_usage(flags, expected, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert build.main(flags) == 2
     assert expected in capsys.readouterr().err
-    assert os.listdir(tmp_path) == ['D']
+    assert list(tmp_path.iterdir()) == [tmp_path / 'D']
 
 
 # ---- old records, other people's files, failures ----

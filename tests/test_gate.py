@@ -1,5 +1,6 @@
 """What a good picture is, file by file."""
 
+import contextlib
 import io
 import os
 import random
@@ -325,12 +326,8 @@ def test_special_files_are_never_read(tmp_path):
     (tmp_path / 'folder.jpg').mkdir()
     (tmp_path / 'zero.jpg').symlink_to('/dev/zero')
     with socket.socket(socket.AF_UNIX) as listener:
-        here = os.getcwd()
-        os.chdir(tmp_path)  # The path of a socket must be short.
-        try:
+        with contextlib.chdir(tmp_path):  # The path of a socket must be short.
             listener.bind('socket.jpg')
-        finally:
-            os.chdir(here)
         for name in ('fifo.jpg', 'folder.jpg', 'zero.jpg', 'socket.jpg'):
             assert read_reason(tmp_path / name) == 'not_a_regular_file'
 
@@ -359,10 +356,9 @@ def test_an_empty_file_and_one_of_8_gib_are_rejected_unread(tmp_path):
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path):
-    path = os.fsencode(tmp_path) + b'/latin1_\xe9\n.jpg'
-    with open(path, 'wb') as file:
-        file.write(jpeg())
-    assert gate.read(path) == jpeg()
+    name = b'latin1_\xe9\n.jpg'
+    (tmp_path / os.fsdecode(name)).write_bytes(jpeg())
+    assert gate.read(os.fsencode(tmp_path) + b'/' + name) == jpeg()
 
 
 # ---- damage at random ----

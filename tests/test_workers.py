@@ -1,0 +1,62 @@
+"""Work spread over processes comes back in order, and trouble in a process is told."""
+
+import os
+import time
+
+import pytest
+
+from finetune import workers
+from finetune.errors import Error
+
+
+def slow_square(number: int) -> tuple[int, int]:
+    time.sleep(0.02 * (number % 3))
+    return number * number, os.getpid()
+
+
+def fail_at_5(number: int) -> int:
+    if number == 5:
+        raise ZeroDivisionError('five')
+    return number
+
+
+def die_at_5(number: int) -> int:
+    if number == 5:
+        os._exit(9)  # As the system ends a process that takes too much memory.
+    return number
+
+
+def large(number: int) -> bytes:
+    return bytes([number]) * 3_000_000
+
+
+@pytest.mark.parametrize('processes', [1, 3])
+def test_results_come_in_the_order_of_the_jobs(processes):
+    results = list(workers.ordered_map(slow_square, range(40), processes))
+    assert [square for square, _ in results] == [number * number for number in range(40)]
+    assert len({process for _, process in results}) == processes
+
+
+def test_jobs_are_taken_only_as_fast_as_results_are_asked_for():
+    """Memory would grow with the number of pictures otherwise."""
+    jobs = iter(range(10_000))
+    results = workers.ordered_map(slow_square, jobs, 2)
+    next(results)
+    assert next(jobs) <= 2 * workers.IN_FLIGHT + 1
+    results.close()
+
+
+def test_large_jobs_and_results_do_not_wait_for_each_other():
+    names = [bytes(4096 * 8)] * 40  # Eight of the longest paths a job can hold.
+    assert list(workers.ordered_map(len, names, 2)) == [4096 * 8] * 40
+    assert [len(result) for result in workers.ordered_map(large, range(30), 2)] == [3_000_000] * 30
+
+
+def test_a_fault_in_a_process_is_told_and_not_waited_for():
+    with pytest.raises(RuntimeError, match='ZeroDivisionError: five'):
+        list(workers.ordered_map(fail_at_5, range(10), 2))
+
+
+def test_a_process_that_dies_is_told_and_not_waited_for():
+    with pytest.raises(Error, match='a worker process died'):
+        list(workers.ordered_map(die_at_5, range(10), 2))
