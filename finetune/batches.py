@@ -48,6 +48,36 @@ def for_training(
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
+def of_all_views(
+    records_,
+    split: str,
+    image_size: int,
+    crop_fraction: float,
+    views: int,
+    distortion: images.Distortion,
+    seed: int,
+    batch_size: int,
+    first_record: int = 0,
+    threads: int | None = None,
+):
+    """Every record from `first_record` on, in the order of the shards; 'image' is [b, views, size, size, 3].
+
+    View 0 is that of evaluation; (seed, view, place of the record) decides the distortion of each of the others.
+    """
+    def picture(index, serialized):
+        example = records.parse(serialized)
+        image = images.decode(example['encoded'])
+        shown = [images.view(image, image_size, crop_fraction)]
+        for view in range(1, views):
+            view_seed = tf.random.fold_in(tf.random.fold_in(tf.constant([seed, 2], tf.int64), view), index)
+            shown.append(images.distort(image, image_size, distortion, view_seed))
+        return _batch_item(tf.stack(shown), example)
+
+    dataset = tf.data.TFRecordDataset(records_.paths(split)).enumerate().skip(first_record)
+    dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
 def _epoch(records_, split: str, seed: int, epoch):
     """(epoch, index, serialized record) of every record, shuffled: the shards, then blocks of what memory holds."""
     epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)

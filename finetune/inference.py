@@ -31,10 +31,11 @@ def outputs(logits_of: Callable, dataset, strategy=None, advance: Callable[[int]
     strategy = strategy or tf.distribute.get_strategy()
     towers = strategy.num_replicas_in_sync
 
-    @tf.function
     def tower_outputs(batch):
         return strategy.run(lambda part: (part['label'], logits_of(part['image']), part['filename']), args=(batch,))
 
+    if towers > 1:  # One tower has its graph in `logits_of`.
+        tower_outputs = tf.function(tower_outputs)
     labels, logits, filenames = [], [], []
     for batch in strategy.experimental_distribute_dataset(dataset) if towers > 1 else dataset:
         for tower_labels, tower_logits, tower_filenames in _per_tower(strategy, tower_outputs(batch)):

@@ -5,8 +5,9 @@ import math
 import time
 from datetime import datetime
 
-from finetune import batches, inference, metrics
+from finetune import inference, metrics
 from finetune.errors import Diverged
+from finetune.feeds import Feed
 from finetune.logs import MetricsFile, Scalars
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
@@ -15,10 +16,10 @@ from finetune.terminal import Progress, printable, say, warn
 class Journal:
     """Called by the training loop after every step; `measure` and `save` when it is time to."""
 
-    def __init__(self, run: Run, state: State, data, subset: str, strategy, progress: Progress, log_every_steps: int):
-        self.run, self.state, self.data, self.strategy, self.progress = run, state, data, strategy, progress
-        self.split, self.log_every_steps = data.split(subset), log_every_steps
-        self._logits_of = inference.classify(state.model)
+    def __init__(self, run: Run, state: State, feed: Feed, strategy, progress: Progress, log_every_steps: int):
+        self.run, self.state, self.feed, self.strategy, self.progress = run, state, feed, strategy, progress
+        self.log_every_steps = log_every_steps
+        self._logits_of = inference.classify(feed.network)
         self.scalars = Scalars(run.directory)
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))
@@ -26,8 +27,15 @@ class Journal:
         self._lap_step = int(state.step.numpy())
         self._examples_per_sec = 0.0
 
-    def step_done(self, step: int, loss) -> None:
-        self.progress.advance()
+    def steps_to_next_line(self, step: int) -> int:
+        """How many steps there are from `step` to the next one that is logged, measured or the last."""
+        logged = step - step % self.log_every_steps + self.log_every_steps
+        measured = math.ceil((self._epochs(step) + 1) * self.feed.records / self.run.recipe.batch_size)
+        return min(logged, measured, self.run.recipe.max_steps) - step
+
+    def steps_done(self, step: int, steps: int, loss) -> None:
+        """`step` is the last of `steps` new ones, `loss` its loss."""
+        self.progress.advance(steps)
         if step % self.log_every_steps == 0:
             loss = self._finite(step, loss)
             now = time.monotonic()
@@ -45,7 +53,7 @@ class Journal:
         """Validates with the averaged weights, writes the figures down, saves, and keeps the checkpoint if it is the best."""
         row = {'step': step, 'epoch': self._epochs(step), 'loss': f'{self._finite(step, loss):.6g}',
                'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
-        scores = self._validate() if 'validation' in self.data.splits else None
+        scores = self._validate() if self.feed.validation else None
         if scores:
             row |= {'validation_loss': f'{scores.loss:.6g}', 'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
                     'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
@@ -86,7 +94,7 @@ class Journal:
         return True
 
     def _epochs(self, step: int) -> int:
-        return step * self.run.recipe.batch_size // self.split.records
+        return step * self.run.recipe.batch_size // self.feed.records
 
     def _learning_rate(self) -> float:
         optimizer, _ = self.state.groups[0]
@@ -102,12 +110,9 @@ class Journal:
                    default=None)
 
     def _validate(self) -> metrics.Scores:
-        recipe = self.run.recipe
-        pictures = batches.for_evaluation(
-            self.data, 'validation', recipe.image_size, recipe.crop_fraction, recipe.batch_size)
         averages = self.state.averages
         with averages.applied() if averages else contextlib.nullcontext():
-            outputs = inference.outputs(self._logits_of, pictures, self.strategy)
+            outputs = inference.outputs(self._logits_of, self.feed.validation, self.strategy)
         return metrics.score(outputs.labels, outputs.logits, self.run.labels)
 
     def _finite(self, step: int, loss) -> float:

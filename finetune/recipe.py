@@ -40,10 +40,18 @@ class Recipe:
     batch_norm: str = _option(
         'what trains', None, 'whether the statistics of batch normalisation stay still or train '
         '(default: still with --pretrained, else train; those of frozen layers always stay still)', ('still', 'train'))
-
     batch_norm_momentum: float = _option(
         'what trains', 0.99, 'of the running statistics where they train; the 0.999 of some networks lags behind for '
         'thousands of steps')
+
+    feature_cache: str = _option(
+        'frozen features', 'on', 'compute the outputs of the frozen layers once for every picture and train from '
+        'them; the distortion then applies to the views that are kept', ('on', 'off'))
+    views: int = _option(
+        'frozen features', 1, 'views of each training picture to keep: 1 is the central crop that evaluation sees, '
+        'more add distorted ones; an epoch uses one view of every picture')
+    feature_dtype: str = _option(
+        'frozen features', 'float16', 'precision that they are kept in', ('float16', 'float32'))
 
     optimizer: str = _option('optimizer', 'rmsprop', 'which', optimize.OPTIMIZERS)
     initial_learning_rate: float = _option('optimizer', None, 'at step 0')
@@ -170,6 +178,9 @@ def _check(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if value is not None and value < least:
             raise Error(f'--{name}={value} is too small: it must be at least {least}.')
+    for name, least in {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'views': 1, 'initial_learning_rate': 0.0}.items():
+        if getattr(recipe, name) < least:
+            raise Error(f'--{name}={getattr(recipe, name)} is too small: it must be at least {least}.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

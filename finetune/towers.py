@@ -1,5 +1,6 @@
 """How many devices share the work: one, several, or several machines."""
 
+import functools
 import os
 
 from finetune.errors import Error
@@ -21,7 +22,15 @@ def strategy(num_gpus: int | None = None):
     if gpus and towers > len(gpus):
         raise Error(f'--num_gpus={towers}, but this machine has {len(gpus)}. Use --num_gpus={len(gpus)}.')
     devices = tf.config.list_logical_devices('GPU') if gpus else _logical_cpus(towers)
-    return tf.distribute.MirroredStrategy([device.name for device in devices[:towers]])
+    return _mirrored(tuple(device.name for device in devices[:towers]))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]):
+    """One for all trainings of a process: every MirroredStrategy numbers its sums of gradients from the same number
+    on, and TensorFlow takes those of a second one for those of the first.
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _logical_cpus(count: int) -> list:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from finetune import batches, command, optimize, pretrained, records, runs, signals, towers
+from finetune import command, feeds, optimize, pretrained, records, runs, signals, towers
 from finetune import recipe as recipes
 from finetune.errors import Error, Stopped
+from finetune.feeds import Feed
 from finetune.journal import Journal
 from finetune.lazy import tf
 from finetune.models import zoo
@@ -24,6 +25,8 @@ FLAGS.group('places')
 FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
 FLAGS.string('subset', 'train', 'split to train on')
+FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; they may be deleted at any time '
+             '(default: features in --data_dir)')
 recipes.add_flags(FLAGS)
 FLAGS.group('device')
 FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
@@ -51,8 +54,9 @@ def train(flags: SimpleNamespace) -> None:
     source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
     state = build_state(run, data.split(flags.subset).records, strategy)
     start = _start(run, state, source)
-    _introduce(run, state, data, strategy, start, flags)
-    train_steps(run, state, data, strategy, flags)
+    parts = zoo.parts(state.model) if run.recipe.feature_cache == 'on' else None
+    _introduce(run, state, data, strategy, start, parts, flags)
+    train_steps(run, state, _feed(run.recipe, state.model, data, parts, flags), strategy, flags)
     _conclude(run, flags)
 
 
@@ -80,21 +84,21 @@ def build_state(run: Run, train_records: int, strategy) -> runs.State:
 # The loop --------------------------------------------------------------------------------------------------------------
 
 
-def train_steps(run: Run, state: runs.State, data, strategy, flags: SimpleNamespace) -> None:
+def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
     """Steps until the end, a signal, or a loss that is not finite; measures and saves at the end of every epoch."""
     recipe = run.recipe
-    first_step = int(state.step.numpy())
-    pictures = batches.for_training(
-        data, flags.subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
-        first_step=first_step, threads=flags.num_preprocess_threads)
-    update = training_step(state, recipe, strategy, run.records['per_class'], flags.jit_compile)
+    step = int(state.step.numpy())
+    update = training_step(feed.network, state, recipe, strategy, run.records['per_class'], flags.jit_compile)
+    updates = in_one_call(update, strategy)
     with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
-        progress.start_at(first_step)
-        journal = Journal(run, state, data, flags.subset, strategy, progress, flags.log_every_steps)
-        batch_iterator = iter(strategy.experimental_distribute_dataset(pictures))
-        for step in range(first_step + 1, recipe.max_steps + 1):
-            loss = update(next(batch_iterator))
-            journal.step_done(step, loss)
+        progress.start_at(step)
+        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
+        batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
+        while step < recipe.max_steps:
+            steps = journal.steps_to_next_line(step) if feed.steps_are_short else 1
+            loss = updates(batch_iterator, tf.constant(steps))
+            step += steps
+            journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
                 journal.measure(step, loss)
             elif stop.number or journal.seconds_since_save() > flags.save_interval_secs:
@@ -106,8 +110,10 @@ def train_steps(run: Run, state: runs.State, data, strategy, flags: SimpleNamesp
                 return
 
 
-def training_step(state: runs.State, recipe: recipes.Recipe, strategy, per_class: list[int], jit_compile: bool) -> Callable:
-    """A function batch -> loss that does one update on all towers."""
+def training_step(
+    network, state: runs.State, recipe: recipes.Recipe, strategy, per_class: list[int], jit_compile: bool
+) -> Callable:
+    """A function batch -> loss that does one update of `network` on all towers."""
     variables = [variable for _, group in state.groups for variable in group]
     kernels = [variable for variable in variables if 'kernel' in variable.name]
     count = strategy.num_replicas_in_sync
@@ -116,7 +122,7 @@ def training_step(state: runs.State, recipe: recipes.Recipe, strategy, per_class
     def gradients(images, labels):
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
-            logits = zoo.training_logits(state.model, images, recipe.batch_norm == 'train')
+            logits = zoo.training_logits(network, images, recipe.batch_norm == 'train')
             losses = cross_entropy(logits, labels, recipe.label_smoothing, per_class)
             loss = tf.reduce_sum(losses) / recipe.batch_size
             loss += recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels]) / count
@@ -140,6 +146,18 @@ def training_step(state: runs.State, recipe: recipes.Recipe, strategy, per_class
         return loss
 
     return update
+
+
+def in_one_call(update: Callable, strategy) -> Callable:
+    """A function (iterator over batches, steps) -> loss of the last step: a call from Python costs more than a short step."""
+    def updates(batch_iterator, steps):
+        loss = 0.0
+        for _ in tf.range(steps):
+            loss = update(next(batch_iterator))
+        return loss
+
+    # Towers wait for each other inside a step, which they cannot do inside the loop of a graph.
+    return updates if strategy.num_replicas_in_sync > 1 else tf.function(updates)
 
 
 def cross_entropy(logits, labels, smoothing: float, per_class: list[int]):
@@ -203,6 +221,13 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
                     'or --override to go on with the old value.')
 
 
+def _feed(recipe: recipes.Recipe, model, data, parts: zoo.Parts | None, flags: SimpleNamespace) -> Feed:
+    if parts is None:
+        return feeds.of_pictures(model, recipe, data, flags.subset, flags.num_preprocess_threads)
+    directory = Path(flags.feature_dir or Path(flags.data_dir, 'features'))
+    return feeds.of_features(parts, recipe, data, flags.subset, directory, flags.num_preprocess_threads)
+
+
 def _check_towers(recipe: recipes.Recipe, strategy) -> None:
     count = strategy.num_replicas_in_sync
     if recipe.batch_size % count:
@@ -223,7 +248,9 @@ def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> lis
     return lines
 
 
-def _introduce(run: Run, state: runs.State, data, strategy, start: list[str], flags: SimpleNamespace) -> None:
+def _introduce(
+    run: Run, state: runs.State, data, strategy, start: list[str], parts: zoo.Parts | None, flags: SimpleNamespace
+) -> None:
     recipe, split = run.recipe, data.split(flags.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
     shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
@@ -239,6 +266,7 @@ def _introduce(run: Run, state: runs.State, data, strategy, start: list[str], fl
                       f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
                       '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
         'Pictures': [f'distortion {recipe.distortion} (--distortion), {recipe.batch_size} a step (--batch_size)'],
+        'Features': _about_features(recipe, parts),
         'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
         'Device': [f'{towers.describe(strategy)} of {os.cpu_count()} cores (--num_gpus)'],
         'Output': [f'{printable(run.directory)} (--train_dir)'],
@@ -246,6 +274,18 @@ def _introduce(run: Run, state: runs.State, data, strategy, start: list[str], fl
     for title, lines in rows.items():
         for i, line in enumerate(lines):
             say(f'{title if i == 0 else "":<11}{line}')
+
+
+def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str]:
+    """How what is frozen is computed; nothing where nothing is."""
+    if parts:
+        views = f'{recipe.views} views' if recipe.views > 1 else 'the central view'
+        return [f'all up to {parts.cut} is frozen: computed once for {views} of each picture (--views), kept in '
+                f'{recipe.feature_dtype} (--feature_dtype); --feature_cache=off computes it at every step']
+    if recipe.feature_cache == 'on' and recipe.trainable_from:
+        return [f'no place before {recipe.trainable_from} has all paths of the network pass through it, so what is frozen is '
+                'computed at every step (--trainable_from)']
+    return []
 
 
 def _conclude(run: Run, flags: SimpleNamespace) -> None:

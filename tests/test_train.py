@@ -114,7 +114,7 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_only(data, tmp_p
     batch = {'image': tf.zeros([8, 16, 16, 3]), 'label': tf.ones([8], tf.int32)}
     kernels = [v.numpy() for v in state.model.trainable_variables if v.name == 'kernel']
     assert len(kernels) == 3
-    with_decay = train.training_step(state, planned, strategy, [0, 8, 8, 8], False)(batch)
+    with_decay = train.training_step(state.model, state, planned, strategy, [0, 8, 8, 8], False)(batch)
     cross_entropy = np.log(4)  # The pictures are alike and the head starts close to zero.
     expected = cross_entropy + 0.5 * sum(0.5 * (kernel**2).sum() for kernel in kernels)
     assert float(with_decay) == pytest.approx(expected, rel=0.02)
@@ -139,14 +139,14 @@ def test_divergence_stops_the_run_with_its_own_exit_code_and_leaves_a_finite_che
 def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch, number, exit_code):
     whole = tmp_path / 'whole'
     train_toy(data, whole, '--max_steps=5')
-    step_done = journal.Journal.step_done
+    steps_done = journal.Journal.steps_done
 
-    def interrupted(self, step, loss):
-        step_done(self, step, loss)
+    def interrupted(self, step, steps, loss):
+        steps_done(self, step, steps, loss)
         if step == 2:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(journal.Journal, 'step_done', interrupted)
+    monkeypatch.setattr(journal.Journal, 'steps_done', interrupted)
     assert train_toy(data, tmp_path / 'run', '--max_steps=5') == exit_code
     assert Run(tmp_path / 'run').steps() == [2]
     monkeypatch.undo()

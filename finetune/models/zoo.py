@@ -167,13 +167,66 @@ def _head(features: int, classes: int, dropout: float, seed: int):
     return keras.Model(pooled, logits, name='head')
 
 
-def training_logits(model, images, batch_norm_trains: bool):
+def training_logits(model, inputs, batch_norm_trains: bool):
     """The logits that a training step sees: with dropout, and with the statistics of the batch only if they train.
 
-    Part by part, because `training=True` at the call of a Keras 3 model overrules whatever its parts were built with.
+    `model` is a classifier, or the part of one that trains (see `parts`). Layer by layer, because `training=True` at the
+    call of a Keras 3 model overrules whatever its parts were built with.
     """
-    feature_map = model.get_layer('backbone')(model.get_layer('pixel_range')(images), training=batch_norm_trains)
-    return model.get_layer('head')(model.get_layer('features')(feature_map), training=True)
+    training = {'backbone': batch_norm_trains, 'head': True}
+    outputs = inputs
+    for layer in model.layers[1:]:  # After the input.
+        modes = {'training': training[layer.name] and layer.trainable} if layer.name in training else {}
+        outputs = layer(outputs, **modes)
+    return outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A classifier in two that share its layers: what trains in one of them has changed in the whole."""
+
+    cut: str  # The layer whose output is all that the second part needs; 'features' where the head alone trains.
+    frozen: object  # Images [b, size, size, 3] in [0, 1] -> the output of `cut`.
+    trained: object  # The output of `cut` -> logits [b, classes].
+
+
+def parts(model) -> Parts | None:
+    """Parts a classifier at the last place before its trained layers that everything passes through.
+
+    None where nothing is frozen, or where no such place has weights before it.
+    """
+    images = keras.Input(model.input_shape[1:], name='image')
+    ranged = model.get_layer('pixel_range')(images)
+    backbone, pool, head = (model.get_layer(name) for name in ('backbone', 'features', 'head'))
+    if not any(layer.trainable for layer in backbone.layers):
+        pooled = keras.Input(head.input_shape[1:], name='stored')
+        return Parts('features', keras.Model(images, pool(backbone(ranged))), keras.Model(pooled, head(pooled)))
+    boundary = _last_cut(backbone)
+    if boundary is None:
+        return None
+    lower = keras.Model(backbone.input, boundary)
+    upper = keras.Model(boundary, backbone.output, name='backbone')
+    stored = keras.Input(boundary.shape[1:], name='stored')
+    return Parts(_maker(boundary).name, keras.Model(images, lower(ranged)), keras.Model(stored, head(pool(upper(stored)))))
+
+
+def _last_cut(backbone):
+    """The last tensor before the trained layers that alone connects what is before it to what is after it."""
+    layers_ = backbone.layers  # In an order in which every layer comes after those it reads.
+    first_trained = next(i for i, layer in enumerate(layers_) if layer.trainable)
+    for i in range(first_trained, 0, -1):
+        if not any(layer.weights for layer in layers_[:i]):
+            return None
+        before = {id(layer) for layer in layers_[:i]}
+        crossing = {id(tensor): tensor for layer in layers_[i:] for tensor in layer._inbound_nodes[0].input_tensors
+                    if id(_maker(tensor)) in before}
+        if len(crossing) == 1:
+            return next(iter(crossing.values()))
+    return None
+
+
+def _maker(tensor):
+    return tensor._keras_history.operation
 
 
 def freeze_before(model, cut: str) -> list[str]:

@@ -1,0 +1,249 @@
+"""The outputs of a network's frozen part: computed once for every picture and view, then read in its place.
+
+    DIRECTORY/KEY/features.npy    a row for every record of a split: its label, its features [views, …]
+    DIRECTORY/KEY/features.json   what they depend on; KEY is its hash, so other weights or records have another place
+
+Order of a pass: lock, go on where a killed pass stopped, append rows, make them durable, rename: a file with
+the last name is whole. All of it may be deleted at any time; it is computed again when it is needed.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from finetune import batches, inference
+from finetune.errors import Error
+from finetune.images import Distortion
+from finetune.lazy import keras, tf
+from finetune.logs import write_atomically
+from finetune.models import zoo
+from finetune.records import Records
+from finetune.terminal import Progress, printable, say
+
+FORMAT = 1  # Another one where the same facts would give other bytes.
+PASS_BATCH = 32  # Pictures times views.
+SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Everything that decides the features of one split."""
+
+    records: Records
+    split: str
+    parts: zoo.Parts
+    image_size: int
+    crop_fraction: float
+    views: int  # View 0 is that of evaluation, the others are distorted.
+    distortion: Distortion
+    seed: int
+    dtype: str  # 'float16' or 'float32'
+
+    @functools.cached_property
+    def facts(self) -> dict:
+        views = {'distortion': dataclasses.asdict(self.distortion), 'seed': self.seed} if self.views > 1 else {}
+        return {
+            'format': FORMAT, 'records': self.records.fingerprint, 'split': self.split, 'cut': self.parts.cut,
+            'weights': _fingerprint(self.parts.frozen), 'precision': keras.config.dtype_policy().name,
+            'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views,
+            'dtype': self.dtype, 'shape': self.shape,
+        }
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def count(self) -> int:
+        return self.records.split(self.split).records
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one view's features."""
+        return tuple(self.parts.frozen.output_shape[1:])
+
+    @property
+    def row(self) -> np.dtype:
+        return np.dtype([('label', '<i4'), ('features', self.dtype, (self.views, *self.shape))])
+
+
+def _fingerprint(model) -> str:
+    """Of the names and values of the weights."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(f'{weight.path} {weight.shape} {weight.dtype}\n'.encode())
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What was kept of a split; its batches are like those of pictures, with features for 'image'."""
+
+    rows: np.ndarray  # [records] of Wanted.row, memory-mapped.
+
+    def for_training(self, batch_size: int, seed: int, first_step: int = 0):
+        """Full batches without end, from the one that step `first_step` uses on; the step alone decides its batch."""
+        shape = (batch_size, *self.rows['features'].shape[2:])
+
+        def batch(step):
+            labels, features = tf.numpy_function(
+                lambda step: self._batch(batch_size, seed, int(step)), [step], (tf.int32, tf.float32), stateful=False)
+            return {'image': tf.ensure_shape(features, shape), 'label': tf.ensure_shape(labels, (batch_size,))}
+
+        return tf.data.Dataset.range(first_step, 2**62).map(batch).prefetch(tf.data.AUTOTUNE)
+
+    def for_evaluation(self, batch_size: int):
+        """View 0 of every record once, in the order of the shards. File names are not kept: they are empty."""
+        shape = (None, *self.rows['features'].shape[2:])
+
+        def batch(first):
+            labels, features = tf.numpy_function(
+                lambda first: self._part(first, first + batch_size), [first], (tf.int32, tf.float32), stateful=False)
+            labels = tf.ensure_shape(labels, (None,))
+            nameless = tf.fill(tf.shape(labels), '')
+            return {'image': tf.ensure_shape(features, shape), 'label': labels, 'filename': nameless}
+
+        return tf.data.Dataset.range(0, len(self.rows), batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
+
+    def _batch(self, batch_size: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(labels, features) of a step: places in the endless row of epochs, each in its own order and views."""
+        count, views = self.rows['features'].shape[:2]
+        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
+        drawn = [_epoch(count, views, seed, int(epoch))[:, places[epochs == epoch]] for epoch in np.unique(epochs)]
+        records, views = np.concatenate(drawn, axis=1)
+        return self.rows['label'][records], self.rows['features'][records, views].astype(np.float32)
+
+    def _part(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.rows[first:end]
+        return rows['label'].copy(), rows['features'][:, 0].astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch(count: int, views: int, seed: int, epoch: int) -> np.ndarray:
+    """[2, count]: the records of an epoch in their order, and the view of each."""
+    random = np.random.default_rng([seed, epoch])
+    return np.stack([random.permutation(count), random.integers(views, size=count)])
+
+
+# On disk -----------------------------------------------------------------------------------------------
+
+
+def find_or_compute(wanted: Wanted, directory: Path, threads: int | None = None) -> Features:
+    """The features of a split, computed now unless they are all there. Two runs at once: the second one waits."""
+    place = directory / wanted.key
+    try:
+        if not _is_whole(wanted, place):
+            place.mkdir(parents=True, exist_ok=True)
+            with _lock(place):
+                if not _is_whole(wanted, place):  # Another run may have computed them while we waited.
+                    _compute(wanted, place, threads)
+                    return Features(np.load(place / 'features.npy', mmap_mode='r'))
+        say(f'Using features computed before ({printable(place)}: {wanted.split})')
+        return Features(np.load(place / 'features.npy', mmap_mode='r'))
+    except OSError as error:
+        raise Error(f'{printable(place)}: the features cannot be kept there ({error.strerror or error}). '
+                    'Name another --feature_dir, or compute them at every step with --feature_cache=off.') from None
+
+
+def _is_whole(wanted: Wanted, place: Path) -> bool:
+    path = place / 'features.npy'
+    return path.exists() and path.stat().st_size == len(_header(wanted)) + wanted.count * wanted.row.itemsize
+
+
+def _header(wanted: Wanted) -> bytes:
+    """The beginning of an .npy file, which any program with NumPy reads."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(wanted.row)
+    np.lib.format.write_array_header_1_0(
+        header, {'descr': descr, 'fortran_order': False, 'shape': (wanted.count,)})
+    return header.getvalue()
+
+
+@contextlib.contextmanager
+def _lock(place: Path) -> Iterator[None]:
+    """Held by one process at a time; it goes with the process, however that ends."""
+    with (place / 'lock').open('a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f'Another run is computing the same features ({printable(place)}); waiting for it')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
+    """Appends to the partial file, from the record that the last note of progress names on."""
+    partial, note, header = place / 'partial.npy', place / 'progress.json', _header(wanted)
+    done = json.loads(note.read_text())['records'] if note.exists() and partial.exists() else 0
+    _announce(wanted, place, done)
+    write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
+    reading = Progress('Computing features', wanted.count, 'pictures')
+    with partial.open('r+b' if done else 'wb') as file, reading as progress:
+        progress.start_at(done)
+        file.truncate(len(header) + done * wanted.row.itemsize)
+        file.seek(0)
+        file.write(header)
+        file.seek(0, os.SEEK_END)
+        noted = time.monotonic()
+        for rows in _rows(wanted, done, threads):
+            file.write(rows.tobytes())
+            progress.advance(len(rows))
+            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
+                _make_durable(file)
+                write_atomically(note, json.dumps({'records': progress.done}).encode())
+                noted = time.monotonic()
+        _make_durable(file)
+    partial.rename(place / 'features.npy')
+    note.unlink(missing_ok=True)
+
+
+def _announce(wanted: Wanted, place: Path, done: int) -> None:
+    """Says what is going to be computed and how many bytes it takes; refuses where they have no room."""
+    size, room = wanted.count * wanted.row.itemsize, shutil.disk_usage(place).free
+    views = f'{wanted.views} views' if wanted.views > 1 else 'the central view'
+    what = f'{wanted.split}, {wanted.parts.cut}, {views}, {_megabytes(size)}'
+    if (wanted.count - done) * wanted.row.itemsize > room:
+        raise Error(f'the features of {wanted.count} pictures ({what}) do not fit into {printable(place)}, which '
+                    f'has room for {_megabytes(room)}. Take fewer --views, name a --feature_dir on another disk, '
+                    'or compute them at every step with --feature_cache=off.')
+    say(f'Computing features of {wanted.count} pictures once ({what})' + (f'; {done} are done' if done else ''))
+
+
+def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray]:
+    """The rows of the file from record `done` on, some at a time."""
+    outputs_of = inference.classify(wanted.parts.frozen)
+    pictures = batches.of_all_views(
+        wanted.records, wanted.split, wanted.image_size, wanted.crop_fraction, wanted.views, wanted.distortion,
+        wanted.seed, max(1, PASS_BATCH // wanted.views), first_record=done, threads=threads)
+    for batch in pictures:
+        images = tf.reshape(batch['image'], (-1, *batch['image'].shape[2:]))
+        rows = np.empty(len(batch['label']), wanted.row)
+        rows['label'] = batch['label']
+        with np.errstate(over='ignore'):  # The next lines find it.
+            rows['features'] = tf.cast(outputs_of(images), tf.float32).numpy().reshape(rows['features'].shape)
+        if not np.isfinite(rows['features']).all():
+            raise Error(f'the outputs of {wanted.parts.cut} are too large for {wanted.dtype}. Use --feature_dtype=float32'
+                        ', or --feature_cache=off.')
+        yield rows
+
+
+def _make_durable(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _megabytes(size: int) -> str:
+    return f'{math.ceil(size / 1e6):,} MB'

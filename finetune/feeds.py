@@ -1,0 +1,56 @@
+"""What the training loop runs on: the network that trains and its batches, of pictures or of kept features."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from finetune import batches, features
+from finetune.models import zoo
+from finetune.recipe import Recipe
+from finetune.records import Records
+
+FEATURES_AT_A_TIME = 1024  # In validation: a head takes microseconds for each.
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    network: object  # batch['image'] -> logits: the classifier, or the part of it that trains.
+    records: int  # An epoch.
+    training: Callable  # Steps done -> a dataset of full batches without end, from the next step's on.
+    validation: object | None  # A finite dataset of all validation records.
+    steps_are_short: bool = False  # Far below a millisecond each, so that many of them are one call.
+
+
+def of_pictures(model, recipe: Recipe, data: Records, subset: str, threads: int | None) -> Feed:
+    def training(first_step: int):
+        return batches.for_training(
+            data, subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
+            first_step=first_step, threads=threads)
+
+    validation = None
+    if 'validation' in data.splits:
+        validation = batches.for_evaluation(
+            data, 'validation', recipe.image_size, recipe.crop_fraction, recipe.batch_size, threads)
+    return Feed(model, data.split(subset).records, training, validation)
+
+
+def of_features(
+    parts: zoo.Parts, recipe: Recipe, data: Records, subset: str, directory: Path, threads: int | None
+) -> Feed:
+    """Computes what the frozen part makes of every picture, unless that was done before."""
+    def kept(split: str, views: int) -> features.Features:
+        wanted = features.Wanted(
+            data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
+            recipe.feature_dtype)
+        return features.find_or_compute(wanted, directory, threads)
+
+    train = kept(subset, recipe.views)
+    validation = kept('validation', 1) if 'validation' in data.splits else None
+    head_only = parts.cut == 'features'
+    return Feed(
+        parts.trained,
+        data.split(subset).records,
+        lambda first_step: train.for_training(recipe.batch_size, recipe.seed, first_step),
+        validation and validation.for_evaluation(FEATURES_AT_A_TIME if head_only else recipe.batch_size),
+        steps_are_short=head_only,
+    )

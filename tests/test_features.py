@@ -1,0 +1,285 @@
+import collections
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from finetune import batches, features, images, inference, records
+from finetune.errors import Error
+from finetune.features import Wanted
+from finetune.lazy import keras, tf
+from finetune.models import zoo
+from finetune.runs import Run
+from tests import toy_net, toy_records
+from tests.test_train import assert_equal_variables, train_toy, variables
+
+HEAD_ONLY = ('--freeze_backbone', '--views=2')
+LAST_BLOCK = ('--trainable_from=last', '--views=3', '--dropout=0.5')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return records.open_records(toy_records.write(tmp_path_factory.mktemp('toy') / 'records', train=21, validation=7))
+
+
+@pytest.fixture
+def directory(data):
+    """Where training keeps features when nothing else is asked for; empty."""
+    directory = data.directory / 'features'
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
+
+
+def classifier(freeze_before: str = '', seed: int = 1):
+    zoo.start_afresh(seed)
+    model = zoo.build('toy', 4, image_size=16, seed=seed)
+    if freeze_before:
+        zoo.freeze_before(model, freeze_before)
+    else:
+        model.get_layer('backbone').trainable = False
+    return model
+
+
+def wanted(data, model, views: int = 1, **changes) -> Wanted:
+    known = Wanted(data, 'train', zoo.parts(model), 16, 0.875, views, images.DISTORTIONS['inception'], 1, 'float16')
+    return dataclasses.replace(known, **changes)
+
+
+def whole_files(directory) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in directory.glob('*/features.npy')}
+
+
+# The two parts of a network ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float16', 1e-3), ('float32', 1e-5)])
+@pytest.mark.parametrize('freeze_before', ['', 'last'])
+def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_path, freeze_before, dtype, tolerance):
+    model = classifier(freeze_before)
+    model.get_layer('head').set_weights([50 * array for array in model.get_layer('head').get_weights()])
+    kept = features.find_or_compute(wanted(data, model, dtype=dtype), tmp_path)
+    from_features = inference.outputs(inference.classify(zoo.parts(model).trained), kept.for_evaluation(4))
+    pictures = batches.for_evaluation(data, 'train', 16, 0.875, 4)
+    from_pictures = inference.outputs(inference.classify(model), pictures)
+    np.testing.assert_array_equal(from_features.labels, from_pictures.labels)
+    np.testing.assert_allclose(from_features.logits, from_pictures.logits, atol=tolerance)
+    assert np.ptp(from_pictures.logits, axis=0).max() > 10 * tolerance  # Else any logits would do.
+
+
+def branching(include_top, weights, input_shape, name):
+    """first -> (left, right) -> sum -> last: everything passes through `first` and through `sum`."""
+    pixels = keras.Input(input_shape)
+    first = keras.layers.Conv2D(4, 3, name='first')(pixels)
+    left = keras.layers.Conv2D(4, 3, name='left')(first)
+    right = keras.layers.Conv2D(4, 3, name='right')(first)
+    joined = keras.layers.Add(name='sum')([left, right])
+    return keras.Model(pixels, keras.layers.Conv2D(4, 3, name='last')(joined), name=name)
+
+
+@pytest.mark.parametrize(
+    ('trainable_from', 'cut'), [('last', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
+def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, trainable_from, cut):
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(branching, 16, zoo.MINUS_ONE_TO_ONE))
+    model = classifier(trainable_from)
+    parts = zoo.parts(model)
+    assert (parts and parts.cut) == cut
+    if parts:
+        pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
+        np.testing.assert_allclose(parts.trained(parts.frozen(pictures)), model(pictures), atol=1e-6)
+        trained = {v.path for v in parts.trained.trainable_variables}
+        assert trained == {v.path for v in model.trainable_variables}
+
+
+def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
+    assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1') == 0
+    assert not directory.exists()
+
+
+# The file ----------------------------------------------------------------------------------------------
+
+
+def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
+    known = wanted(data, classifier(), views=2)
+    other_records = toy_records.write(tmp_path / 'other', train=21, seed=7)
+    changed = {
+        'as it was': known,
+        'records': dataclasses.replace(known, records=records.open_records(other_records)),
+        'split': dataclasses.replace(known, split='validation'),
+        'weights': dataclasses.replace(known, parts=zoo.parts(classifier(seed=2))),
+        'cut': dataclasses.replace(known, parts=zoo.parts(classifier('last'))),
+        'image size': dataclasses.replace(known, image_size=20),
+        'crop': dataclasses.replace(known, crop_fraction=1.0),
+        'views': dataclasses.replace(known, views=3),
+        'distortion': dataclasses.replace(known, distortion=images.DISTORTIONS['mild']),
+        'seed': dataclasses.replace(known, seed=2),
+        'dtype': dataclasses.replace(known, dtype='float32'),
+    }
+    keys = {what: each.key for what, each in changed.items()}
+    assert len(set(keys.values())) == len(keys), keys
+    assert wanted(data, classifier(), views=2).key == keys['as it was']
+
+
+def test_seed_and_distortion_do_not_matter_where_only_the_central_view_is_kept(data):
+    known = wanted(data, classifier())
+    assert dataclasses.replace(known, seed=2, distortion=images.DISTORTIONS['mild']).key == known.key
+
+
+def test_a_killed_pass_goes_on_where_it_stopped_and_ends_with_the_same_bytes(data, tmp_path, monkeypatch, capfd):
+    known = wanted(data, classifier(), views=2)
+    monkeypatch.setattr(features, 'PASS_BATCH', 8)
+    monkeypatch.setattr(features, 'SECONDS_BETWEEN_NOTES', 0)
+    features.find_or_compute(known, tmp_path / 'whole')
+    rows_of, computed = features._rows, []
+
+    def killed(wanted, done, threads):
+        for rows in rows_of(wanted, done, threads):
+            computed.append(len(rows))
+            yield rows
+            if len(computed) == 3:
+                raise SystemExit
+
+    monkeypatch.setattr(features, '_rows', killed)
+    with pytest.raises(SystemExit):
+        features.find_or_compute(known, tmp_path / 'parts')
+    assert not whole_files(tmp_path / 'parts')
+    with (tmp_path / 'parts' / known.key / 'partial.npy').open('ab') as file:
+        file.write(b'what was written after the last note')
+    capfd.readouterr()
+    features.find_or_compute(known, tmp_path / 'parts')
+    assert '12 are done' in capfd.readouterr().err and sum(computed) == 21
+    assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
+def test_a_file_that_is_cut_short_is_computed_again(data, tmp_path):
+    known = wanted(data, classifier())
+    features.find_or_compute(known, tmp_path)
+    before = whole_files(tmp_path)
+    os.truncate(tmp_path / known.key / 'features.npy', 500)
+    features.find_or_compute(known, tmp_path)
+    assert whole_files(tmp_path) == before
+
+
+def test_the_second_of_two_runs_at_once_waits_for_the_first(data, tmp_path, monkeypatch, capfd):
+    known = wanted(data, classifier())
+    place = tmp_path / known.key
+    place.mkdir()
+    with features._lock(place):
+        second = threading.Thread(target=features.find_or_compute, args=(known, tmp_path))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        features._compute(known, place, None)
+    second.join()
+    err = capfd.readouterr().err
+    assert 'waiting' in err and err.count('Computing features of') == 1 and 'computed before' in err
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(data, tmp_path, monkeypatch):
+    usage = collections.namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10**9, 10**9, 100))
+    with pytest.raises(Error, match='--feature_dir'):
+        features.find_or_compute(wanted(data, classifier()), tmp_path)
+
+
+def test_outputs_too_large_for_float16_are_said(data, tmp_path):
+    model = classifier()
+    conv = model.get_layer('backbone').get_layer('last_conv')
+    conv.set_weights([1e6 * np.abs(array) for array in conv.get_weights()])
+    with pytest.raises(Error, match='--feature_dtype=float32'):
+        features.find_or_compute(wanted(data, model), tmp_path)
+
+
+# Training on them --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def kept(data, tmp_path_factory):
+    toy_network = pytest.MonkeyPatch()
+    toy_network.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
+    computed = features.find_or_compute(wanted(data, classifier(), views=3), tmp_path_factory.mktemp('features'))
+    toy_network.undo()
+    return computed
+
+
+def batches_of(kept, steps, **changes):
+    dataset = kept.for_training(**{'batch_size': 4, 'seed': 1, **changes}).take(steps)
+    return np.concatenate([batch['image'].numpy() for batch in dataset])
+
+
+def test_an_epoch_is_every_picture_once_in_one_of_its_views(kept):
+    rows = kept.rows['features'].astype(np.float32)
+    numbers = {one.tobytes(): (record, view) for record, row in enumerate(rows) for view, one in enumerate(row)}
+    assert len(numbers) == 63
+    seen = [numbers[row.tobytes()] for row in batches_of(kept, 21)]  # 84 pictures: four epochs.
+    epochs = [seen[21 * epoch:21 * (epoch + 1)] for epoch in range(4)]
+    for epoch in epochs:
+        assert sorted(record for record, _ in epoch) == list(range(21))
+    assert {view for _, view in seen} == {0, 1, 2}
+    assert epochs[0] != epochs[1] and sorted(epochs[0]) != sorted(epochs[1])  # Another order, other views.
+
+
+def test_any_step_can_be_made_again_alone(kept):
+    whole = batches_of(kept, 20)
+    np.testing.assert_array_equal(batches_of(kept, 7, first_step=13), whole[52:])
+    assert not np.array_equal(batches_of(kept, 20, seed=2), whole)
+
+
+@pytest.mark.parametrize('what', [HEAD_ONLY, LAST_BLOCK])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, directory, tmp_path, what):
+    assert train_toy(data.directory, tmp_path / 'whole', '--max_steps=7', *what) == 0
+    for steps in (4, 7):
+        assert train_toy(data.directory, tmp_path / 'parts', f'--max_steps={steps}', *what) == 0
+    assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('what', [HEAD_ONLY, LAST_BLOCK])
+def test_one_and_two_towers_agree(data, directory, tmp_path, what):
+    for towers in (1, 2):
+        assert train_toy(data.directory, tmp_path / str(towers), '--max_steps=5', f'--num_gpus={towers}', *what,
+                         '--dropout=0') == 0
+    assert_equal_variables(variables(tmp_path / '1'), variables(tmp_path / '2'), atol=1e-6, rtol=1e-5)
+
+
+def test_a_second_run_uses_what_the_first_computed(data, directory, tmp_path, monkeypatch, capfd):
+    train_toy(data.directory, tmp_path / 'first', '--max_steps=1', *HEAD_ONLY)
+    err = capfd.readouterr().err
+    assert 'Computing features of 21 pictures once (train, features, 2 views' in err and '--feature_cache=off' in err
+    monkeypatch.setattr(features, '_rows', None)
+    flags = (*HEAD_ONLY, '--max_steps=2', '--initial_learning_rate=0.1')
+    assert train_toy(data.directory, tmp_path / 'second', *flags) == 0
+    assert capfd.readouterr().err.count('Using features computed before') == 2
+    assert len(whole_files(directory)) == 2
+
+
+def test_the_network_that_is_saved_is_whole_and_as_good_as_was_measured(data, directory, tmp_path):
+    train_toy(data.directory, tmp_path / 'run', '--max_steps=4', *LAST_BLOCK)
+    loaded = Run(tmp_path / 'run').load('last')
+    pictures = batches.for_evaluation(data, 'validation', 16, 0.875, 4)
+    outputs = inference.outputs(inference.classify(loaded.model), pictures)
+    loss = -tf.nn.log_softmax(outputs.logits).numpy()[np.arange(7), outputs.labels].mean()
+    with (tmp_path / 'run/metrics.csv').open() as file:
+        *_, last = csv.DictReader(file)
+    assert float(last['validation_loss']) == pytest.approx(loss, abs=1e-3)
+
+
+def test_without_the_cache_the_same_things_train(data, directory, tmp_path):
+    for cache in ('on', 'off'):
+        flags = ('--max_steps=4', '--trainable_from=last', f'--feature_cache={cache}')
+        train_toy(data.directory, tmp_path / cache, *flags)
+    assert len(whole_files(directory)) == 2  # Of the first run.
+    on, off = (Run(tmp_path / cache).load('last', averages=False).model for cache in ('on', 'off'))
+    for one, other, first in zip(on.weights, off.weights, classifier('last').weights, strict=True):
+        moved = [not np.array_equal(each, first) for each in (one, other)]
+        assert moved == [one.trainable] * 2, one.path
+
+
+def test_what_features_depend_on_is_kept_beside_them(data, directory, tmp_path):
+    train_toy(data.directory, tmp_path / 'run', '--max_steps=1', *HEAD_ONLY)
+    facts = [json.loads(path.read_text()) for path in directory.glob('*/features.json')]
+    assert sorted(each['split'] for each in facts) == ['train', 'validation']
+    assert {each['records'] for each in facts} == {data.fingerprint}
