@@ -4,7 +4,10 @@ import contextlib
 import fcntl
 import itertools
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -40,8 +43,7 @@ def ordered_map(work: Callable, jobs: Iterable, processes: int, modules: Sequenc
 
 @contextlib.contextmanager
 def _started(work: Callable) -> Iterator[tuple[Connection, Connection]]:
-    """Forked from a small clean server and not from us: we may have threads, a lock, TensorFlow."""
-    context = multiprocessing.get_context('forkserver')
+    context = multiprocessing.get_context(_start_method())
     (jobs, send_to), (receive_from, results) = _pipe(context), _pipe(context)
     process = context.Process(target=_serve, args=(jobs, results, work), daemon=True)
     process.start()
@@ -56,6 +58,15 @@ def _started(work: Callable) -> Iterator[tuple[Connection, Connection]]:
         process.join()
 
 
+def _start_method() -> str:
+    """Forked from us, which takes no time, only where we are alone; else from a small clean server.
+
+    Another thread may hold a lock in the moment of the fork, and in the child nobody would ever release it.
+    """
+    alone = threading.active_count() == 1 and 'tensorflow' not in sys.modules
+    return 'fork' if alone and sys.platform == 'linux' else 'forkserver'
+
+
 def _pipe(context) -> tuple[Connection, Connection]:
     """(reading end, writing end)"""
     reader, writer = context.Pipe(duplex=False)
@@ -65,10 +76,19 @@ def _pipe(context) -> tuple[Connection, Connection]:
 
 
 def _serve(jobs: Connection, results: Connection, work: Callable) -> None:
+    _forget_what_a_fork_inherits({jobs.fileno(), results.fileno()})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one decides.
     with contextlib.suppress(EOFError, BrokenPipeError):  # The first one is gone.
         while True:
             results.send(_answer(work, jobs.recv()))
+
+
+def _forget_what_a_fork_inherits(needed: set[int]) -> None:
+    """Handlers of signals, locks on files, and the pipes of others, which would outlive the first process in us."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    limits = sorted({2, *needed, os.sysconf('SC_OPEN_MAX')})
+    for below, above in itertools.pairwise(limits):
+        os.closerange(below + 1, above)
 
 
 def _answer(work: Callable, job) -> tuple:
