@@ -10,9 +10,9 @@ import platform
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
+import PIL
 from PIL import features
 
 from finetune import conversion, records
@@ -80,7 +80,7 @@ def facts(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
         'validation_percent': plan.validation_percent,
         'stored_by': plan.stored_by,
         'seed': plan.seed,
-        'versions': {'python': platform.python_version(), 'pillow': metadata.version('pillow'),
+        'versions': {'python': platform.python_version(), 'pillow': PIL.__version__,
                      'libjpeg_turbo': features.version('libjpeg_turbo')},
     }
 
