@@ -36,11 +36,13 @@ class Flags:
     def string(self, name: str, default: str | None, help: str) -> None:
         self._add(absl_flags.DEFINE_string, name, default, help)
 
-    def integer(self, name: str, default: int | None, help: str, least: int | None = None) -> None:
-        self._add(absl_flags.DEFINE_integer, name, default, help, lower_bound=least)
+    def integer(self, name: str, default: int | None, help: str, least: int | None = None, most: int | None = None) -> None:
+        self._add(absl_flags.DEFINE_integer, name, default, help, lower_bound=least, upper_bound=most)
 
-    def number(self, name: str, default: float | None, help: str, least: float | None = None) -> None:
-        self._add(absl_flags.DEFINE_float, name, default, help, lower_bound=least)
+    def number(
+        self, name: str, default: float | None, help: str, least: float | None = None, most: float | None = None
+    ) -> None:
+        self._add(absl_flags.DEFINE_float, name, default, help, lower_bound=least, upper_bound=most)
 
     def switch(self, name: str, default: bool, help: str) -> None:
         self._add(absl_flags.DEFINE_boolean, name, default, help)
@@ -64,7 +66,7 @@ class Flags:
         return SimpleNamespace(**values, given=given, arguments=arguments)
 
     def help(self) -> str:
-        width = min(shutil.get_terminal_size().columns, 120)
+        width = min(max(shutil.get_terminal_size().columns, 80), 120)
         lines = [f'usage: {self.usage}', '', *textwrap.wrap(self.about, width)]
         for title, rows in self._groups.items():
             lines += ['', f'{title}:']

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from finetune.errors import Error, RequirementMissed, UsageError
 from finetune.inference import Outputs
 from finetune.lazy import tf
 from finetune.records import Records
-from finetune.runs import Loaded, Run
+from finetune.runs import Loaded, Run, check_checkpoint
 from finetune.terminal import Progress, duration, printable, say
 
 FLAGS = command.Flags(
@@ -58,7 +59,7 @@ def evaluate(flags: SimpleNamespace) -> None:
     check_labels(run, data)
     loaded = _load_named(run, flags, strategy)
     figures = evaluate_checkpoint(flags, run, loaded, data, strategy, required)['figures']
-    say(f'Next:  finetune predict --checkpoint_dir={printable(flags.checkpoint_dir)} photo.jpg folder/')
+    say(f'Next:  finetune predict --checkpoint_dir={shlex.quote(printable(flags.checkpoint_dir))} photo.jpg folder/')
     missed = [f'{requirement}, but it is {figures[requirement.name]:.4f}'
               for requirement in required if not requirement.holds(figures)]
     if missed:
@@ -70,8 +71,7 @@ def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
         raise UsageError('--checkpoint_dir is missing: give the --train_dir of a training')
     if not flags.data_dir:
         raise UsageError('--data_dir is missing: give the --output_directory of a build')
-    if flags.checkpoint and not flags.checkpoint.isdecimal() and flags.checkpoint not in ('best', 'last'):
-        raise UsageError(f'--checkpoint={flags.checkpoint} is not understood: expected best, last, or a step')
+    check_checkpoint(flags.checkpoint or 'best')
     if not flags.run_once and (flags.checkpoint or flags.require):
         raise UsageError('--checkpoint and --require are about one checkpoint: add --run_once')
     if flags.arguments:

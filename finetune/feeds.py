@@ -21,21 +21,21 @@ class Feed:
     steps_are_short: bool = False  # Far below a millisecond each, so that many of them are one call.
 
 
-def of_pictures(model, recipe: Recipe, data: Records, subset: str, threads: int | None) -> Feed:
+def of_pictures(model, recipe: Recipe, data: Records, threads: int | None) -> Feed:
     def training(first_step: int):
         return batches.for_training(
-            data, subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
+            data, recipe.subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
             first_step=first_step, threads=threads)
 
     validation = None
     if 'validation' in data.splits:
         validation = batches.for_evaluation(
             data, 'validation', recipe.image_size, recipe.crop_fraction, recipe.batch_size, threads)
-    return Feed(model, data.split(subset).records, training, validation)
+    return Feed(model, data.split(recipe.subset).records, training, validation)
 
 
 def of_features(
-    parts: zoo.Parts, recipe: Recipe, data: Records, subset: str, directory: Path, threads: int | None
+    parts: zoo.Parts, recipe: Recipe, data: Records, directory: Path, threads: int | None
 ) -> Feed:
     """Computes what the frozen part makes of every picture, unless that was done before."""
     def kept(split: str, views: int) -> features.Features:
@@ -44,12 +44,12 @@ def of_features(
             recipe.feature_dtype)
         return features.find_or_compute(wanted, directory, threads)
 
-    train = kept(subset, recipe.views)
+    train = kept(recipe.subset, recipe.views)
     validation = kept('validation', 1) if 'validation' in data.splits else None
     head_only = parts.cut == 'features'
     return Feed(
         parts.trained,
-        data.split(subset).records,
+        data.split(recipe.subset).records,
         lambda first_step: train.for_training(recipe.batch_size, recipe.seed, first_step),
         validation and validation.for_evaluation(FEATURES_AT_A_TIME if head_only else recipe.batch_size),
         steps_are_short=head_only,

@@ -3,11 +3,13 @@
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from datetime import datetime
 
 from finetune import inference, metrics
 from finetune.errors import Diverged
 from finetune.feeds import Feed
+from finetune.lazy import tf
 from finetune.logs import MetricsFile, Scalars
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
@@ -18,7 +20,7 @@ class Journal:
 
     def __init__(self, run: Run, state: State, feed: Feed, strategy, progress: Progress, log_every_steps: int):
         self.run, self.state, self.feed, self.strategy, self.progress = run, state, feed, strategy, progress
-        self.log_every_steps = log_every_steps
+        self.recipe, self.log_every_steps = run.recipe, log_every_steps
         self._logits_of = inference.classify(feed.network)
         self.scalars = Scalars(run.directory)
         self.table = MetricsFile(run.directory / 'metrics.csv')
@@ -26,22 +28,29 @@ class Journal:
         self._lap = self._saved = time.monotonic()
         self._lap_step = int(state.step.numpy())
         self._examples_per_sec = 0.0
+        self._measured = True  # Since patience was last asked; a run that goes on may have ended before.
+        best = self._best()
+        self._best_so_far = best and best[0]
+        if best and self.run.best_step != best[1]:
+            self.run.keep_as_best(best[1])  # A kill came between the row and the link.
+        if self.recipe.patience and not feed.validation:
+            warn('--patience is not used: there are no validation pictures')
 
     def steps_to_next_line(self, step: int) -> int:
         """How many steps there are from `step` to the next one that is logged, measured or the last."""
         logged = step - step % self.log_every_steps + self.log_every_steps
-        measured = math.ceil((self._epochs(step) + 1) * self.feed.records / self.run.recipe.batch_size)
-        return min(logged, measured, self.run.recipe.max_steps) - step
+        measured = math.ceil((self._epochs(step) + 1) * self.feed.records / self.recipe.batch_size)
+        return min(logged, measured, self.recipe.max_steps) - step
 
     def steps_done(self, step: int, steps: int, loss) -> None:
         """`step` is the last of `steps` new ones, `loss` its loss."""
-        self.progress.advance(steps)
+        self.progress.advance(steps, self._note())
         if step % self.log_every_steps == 0:
             loss = self._finite(step, loss)
             now = time.monotonic()
             steps, seconds = step - self._lap_step, now - self._lap
             self._lap, self._lap_step = now, step
-            self._examples_per_sec = steps * self.run.recipe.batch_size / seconds
+            self._examples_per_sec = steps * self.recipe.batch_size / seconds
             print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
                   f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
             self.scalars.write(step, {'loss': loss, 'learning_rate': self._learning_rate()})
@@ -51,6 +60,7 @@ class Journal:
 
     def measure(self, step: int, loss) -> None:
         """Validates with the averaged weights, writes the figures down, saves, and keeps the checkpoint if it is the best."""
+        self._measured = True
         row = {'step': step, 'epoch': self._epochs(step), 'loss': f'{self._finite(step, loss):.6g}',
                'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
         scores = self._validate() if self.feed.validation else None
@@ -60,41 +70,56 @@ class Journal:
             self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
                                       'validation_loss': scores.loss})
         best = self._best()
+        with self._on_any_disk(step):
+            self.table.append(row)  # Before the checkpoint: rows after the last one are dropped when a run goes on.
         self.save(step, loss)
-        self.table.append(row)
         if scores:
             is_best = best is None or round(scores.precision_at_1, 6) > best[0]
             if is_best:
                 self.run.keep_as_best(step)
+                self._best_so_far = scores.precision_at_1
             print(f'{datetime.now()}: step {step}, epoch {self._epochs(step)}, validation precision @ 1 = '
                   f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
                   f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
 
     def save(self, step: int, loss) -> None:
-        """A disk that is full does not end the training: it goes on and tries again at the next occasion."""
         self._finite(step, loss)
         if not self.state.is_finite():
             raise self._diverged(step, 'the weights are')
         self._saved = time.monotonic()
-        try:
+        with self._on_any_disk(step):
             self.run.save(self.state)
-        except OSError as error:
-            warn(f'step {step} could not be saved ({error}); training goes on and tries again later')
+
+    @contextlib.contextmanager
+    def _on_any_disk(self, step: int) -> Iterator[None]:
+        """A disk that is full does not end the training: it goes on, and tries again at the next occasion."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            reason = printable(str(error).splitlines()[0])[:200]
+            warn(f'step {step} could not be saved ({reason}); training goes on and tries again later')
 
     def seconds_since_save(self) -> float:
         return time.monotonic() - self._saved
 
     def patience_is_over(self) -> bool:
-        patience, rows = self.run.recipe.patience, self._validated()
+        patience = self.recipe.patience
+        if not patience or not self._measured:
+            return False
+        self._measured = False
         best = self._best()
-        if not patience or best is None or sum(int(row['step']) > best[1] for row in rows) < patience:
+        if best is None or sum(int(row['step']) > best[1] for row in self._validated()) < patience:
             return False
         say(f'No better precision@1 for {patience} epochs (--patience): ending early.')
         return True
 
+    def _note(self) -> str:
+        best = self._best_so_far
+        return f'{self._examples_per_sec:.0f} examples/s' + (f', best {best:.4f}' if best is not None else '')
+
     def _epochs(self, step: int) -> int:
-        return step * self.run.recipe.batch_size // self.feed.records
+        return step * self.recipe.batch_size // self.feed.records
 
     def _learning_rate(self) -> float:
         optimizer, _ = self.state.groups[0]
@@ -125,4 +150,4 @@ class Journal:
         kept = self.run.steps()
         last = f'the last finite checkpoint is step {kept[-1]}' if kept else 'no checkpoint was written yet'
         return Diverged(f'training diverged: at step {step} {what} not finite (learning rate {self._learning_rate():g}); {last} '
-                        f'in {printable(self.run.directory)}. Start again with a lower --initial_learning_rate.')
+                        f'in {printable(self.run.directory)}. Start again in another --train_dir, with a lower --initial_learning_rate.')

@@ -21,7 +21,9 @@ class LazyModule:
 def _import_tensorflow() -> None:
     quiet = os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '3'
     with _silent_stderr() if quiet else contextlib.nullcontext():
-        importlib.import_module('tensorflow').config.list_physical_devices()
+        config = importlib.import_module('tensorflow').config
+        for gpu in config.list_physical_devices('GPU'):
+            config.experimental.set_memory_growth(gpu, True)  # Leaves room for an evaluation beside a training.
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from finetune import command, gate, images, inference, metrics
 from finetune.errors import Error, Reject, UsageError
 from finetune.lazy import tf
 from finetune.results import json_text
-from finetune.runs import Run
+from finetune.runs import Run, check_checkpoint
 from finetune.sources import folders
 from finetune.terminal import Progress, columns, duration, pad, printable, say
 
@@ -87,6 +87,7 @@ def _check_usage(flags: SimpleNamespace) -> None:
         raise UsageError('--checkpoint_dir is missing: give the --train_dir of a training')
     if not flags.arguments:
         raise UsageError('no pictures were named: give files, folders, or - for a list on stdin')
+    check_checkpoint(flags.checkpoint)
     if flags.csv and flags.jsonl:
         raise UsageError('--csv and --jsonl are two formats: give one of them')
 
@@ -175,8 +176,11 @@ def _ahead(work: Callable, items: Iterable, threads: int, most: int) -> Iterator
 
 
 def answerable(run: Run) -> dict[int, str]:
-    """The labels that had pictures in training; what was never seen, like an empty background, is no answer."""
-    return {number: run.labels[number] for number, count in enumerate(run.records['per_class']) if count}
+    """The labels by number; a background without training pictures is switched off in the network and not listed."""
+    labels = dict(enumerate(run.labels))
+    if not run.records['per_class'][0]:
+        del labels[0]
+    return labels
 
 
 def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:

@@ -22,11 +22,10 @@ from finetune.errors import Error
 from finetune.models import zoo
 from finetune.recipe import Recipe
 from finetune.runs import Run
-from finetune.terminal import printable
+from finetune.terminal import printable, some
 
 SAMPLE = Path(__file__).with_name('sample')  # The small backbone that this project trained itself.
-NEVER = -100.0  # The logit of an output that the pretrained head does not have.
-ENOUGH = 0.9  # Share of the backbone's tensors that must be found.
+ENOUGH = 0.9  # Share of the backbone's layers that must be found.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +56,15 @@ class Report:
         for title, names in {'new (not in the file)': self.missing, 'left over in the file': self.left_over,
                              'all zeros in the file, so what passes through them is lost': self.zeros}.items():
             if names:
-                lines.append(f'{title}: {_some(names)}')
+                lines.append(f'{title}: {some(names)}')
         return lines
 
 
 def network(pretrained: str) -> Recipe | None:
     """The recipe behind --pretrained, where it has one: a run's, or the sample's."""
     if pretrained == 'sample':
+        if not Run.exists(SAMPLE):
+            raise Error('--pretrained=sample: this installation has no sample backbone; CONTRIBUTING.md says how it is made.')
         return Run(SAMPLE).recipe
     if pretrained and Run.exists(pretrained):
         return Run(pretrained).recipe
@@ -120,7 +121,7 @@ def _check_enough(source: Source, restored: list, missing: list[str]) -> None:
     total = len(restored) + len(missing)
     if len(restored) < ENOUGH * total:
         raise Error(f'only {len(restored)} of the {total} layers of this network are in {printable(source.name)}: '
-                    f'{_some(missing)}. It belongs to another network: give its --model, --width or --image_size.')
+                    f'{some(missing)}. It belongs to another network: give its --model, --width or --image_size.')
 
 
 def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[str]) -> str:
@@ -134,7 +135,7 @@ def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[
     same_labels = source.labels is None or tuple(source.labels) == tuple(labels)
     if outputs == len(labels) - 1 and source.labels is None:  # Published heads have no background class.
         stored_kernel = np.pad(stored_kernel, [(0, 0), (1, 0)])
-        stored_bias = np.concatenate([[NEVER], stored_bias])
+        stored_bias = np.concatenate([[zoo.NEVER], stored_bias])
     elif outputs != len(labels) or not same_labels:
         raise Error(f'the head in {printable(source.name)} has {outputs} outputs{_listed(source.labels)}; these records need '
                     f'{len(labels)}{_listed(labels)}. Add --fine_tune to keep the backbone and start with a new head.')
@@ -174,10 +175,5 @@ def _imagenet(recipe: Recipe) -> Source:
     return Source('imagenet', weights.of_model(model))
 
 
-def _some(names: Sequence[str], most: int = 4) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(map(printable, names[:most])) + more
-
-
 def _listed(labels: Sequence[str] | None) -> str:
-    return f' ({_some(labels, 8)})' if labels else ''
+    return f' ({some(labels, 8)})' if labels else ''

@@ -6,14 +6,29 @@ from pathlib import Path
 
 from finetune import images, optimize
 from finetune.command import Flags
-from finetune.errors import Error
+from finetune.errors import Error, UsageError
 from finetune.models import zoo
 
 
-def _option(group: str, default, help: str, choices: tuple[str, ...] = (), changeable: bool = False):
-    """A field of the recipe and the flag that sets it. A default of None is filled in by `plan`."""
-    return dataclasses.field(
-        default=default, metadata={'group': group, 'help': help, 'choices': choices, 'changeable': changeable})
+def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least=None, most=None, changeable=False):
+    """A field of the recipe and the flag that sets it. A default of None is filled in by `plan`.
+
+    A changeable field decides nothing about the steps that are already done.
+    """
+    metadata = {'group': group, 'help': help, 'choices': choices, 'least': least, 'most': most, 'changeable': changeable}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+PLANS = {  # Measured to work without tuning; the README says on what.
+    'head': {'rate': 0.01, 'decay': 4.0, 'epochs': 10.0},  # --freeze_backbone
+    'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
+    'new': {'rate': 0.1, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
+}
+
+
+def _plans(name: str) -> str:
+    head, tuned, new = (f'{PLANS[plan][name]:g}' for plan in PLANS)
+    return f'{tuned} with --pretrained, {head} with --freeze_backbone, else {new}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,62 +38,78 @@ class Recipe:
     model: str = _option(
         'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications '
         '(default: that of --pretrained, else mobilenet_v2)')
-    width: float = _option('network', None, 'width multiplier of the MobileNets (default: that of --pretrained, else 1.0)')
-    image_size: int = _option('network', None, 'side of the square input in pixels (default: what the network was made for)')
-    crop_fraction: float = _option('network', 0.875, 'central part of each side that evaluation looks at')
-    dropout: float = _option('network', 0.2, 'share of the pooled features that is dropped while training')
+    width: float = _option(
+        'network', None, 'width multiplier of the MobileNets (default: that of --pretrained, else 1.0)', least=0.01)
+    image_size: int = _option(
+        'network', None, 'side of the square input in pixels (default: what the network was made for)', least=8)
+    crop_fraction: float = _option(
+        'network', 0.875, 'central part of each side that evaluation looks at', least=0.01, most=1.0)
+    dropout: float = _option(
+        'network', 0.2, 'share of the pooled features that is dropped while training', least=0.0, most=0.99)
 
     pretrained: str = _option(
         'start', '', 'first weights: a run directory, a weights file (.weights.h5, .h5), imagenet, or sample; '
-        'used when --train_dir has no checkpoint yet')
-    fine_tune: bool = _option('start', False, 'take the backbone from --pretrained and start with a new head')
+        'used when --train_dir has no checkpoint yet', changeable=True)
+    fine_tune: bool = _option(
+        'start', False, 'take the backbone from --pretrained and start with a new head', changeable=True)
 
     freeze_backbone: bool = _option('what trains', False, 'train the head alone')
     trainable_from: str = _option('what trains', '', 'train from this layer or block of the backbone on, e.g. block_13')
     backbone_learning_rate_factor: float = _option(
-        'what trains', None, 'learning rate of the backbone as a multiple of that of the head')
+        'what trains', 1.0, 'learning rate of the backbone as a multiple of that of the head', least=0.0)
     batch_norm: str = _option(
         'what trains', None, 'whether the statistics of batch normalisation stay still or train '
         '(default: still with --pretrained, else train; those of frozen layers always stay still)', ('still', 'train'))
     batch_norm_momentum: float = _option(
         'what trains', 0.99, 'of the running statistics where they train; the 0.999 of some networks lags behind for '
-        'thousands of steps')
+        'thousands of steps', least=0.0, most=1.0)
 
     feature_cache: str = _option(
         'frozen features', 'on', 'compute the outputs of the frozen layers once for every picture and train from '
         'them; the distortion then applies to the views that are kept', ('on', 'off'))
     views: int = _option(
         'frozen features', 1, 'views of each training picture to keep: 1 is the central crop that evaluation sees, '
-        'more add distorted ones; an epoch uses one view of every picture')
+        'more add distorted ones; an epoch uses one view of every picture', least=1)
     feature_dtype: str = _option(
         'frozen features', 'float16', 'precision that they are kept in', ('float16', 'float32'))
 
     optimizer: str = _option('optimizer', 'rmsprop', 'which', optimize.OPTIMIZERS)
-    initial_learning_rate: float = _option('optimizer', None, 'at step 0')
-    num_epochs_per_decay: float = _option('optimizer', None, 'epochs between two steps down of the learning rate')
-    learning_rate_decay_factor: float = _option('optimizer', None, 'each step down multiplies the learning rate by this')
-    rmsprop_decay: float = _option('optimizer', 0.9, 'decay of the mean square')
-    momentum: float = _option('optimizer', 0.9, 'of rmsprop, momentum and nesterov')
-    rmsprop_epsilon: float = _option('optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates')
-    label_smoothing: float = _option('optimizer', 0.0, 'probability spread over the classes that occur')
-    weight_decay: float = _option('optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss')
-    gradient_clip: float = _option('optimizer', 0.0, 'largest global norm of the gradients (0: no limit)')
-    moving_average_decay: float = _option('optimizer', 0.9999, 'of the averaged weights that evaluation uses (0: none)')
+    initial_learning_rate: float = _option('optimizer', None, f'at step 0 (default: {_plans("rate")})', least=0.0)
+    num_epochs_per_decay: float = _option(
+        'optimizer', None, f'epochs between two steps down of the learning rate (default: {_plans("decay")})', least=0.01)
+    learning_rate_decay_factor: float = _option(
+        'optimizer', 0.16, 'each step down multiplies the learning rate by this', least=0.0, most=1.0)
+    rmsprop_decay: float = _option('optimizer', 0.9, 'decay of the mean square', least=0.0, most=1.0)
+    momentum: float = _option('optimizer', 0.9, 'of rmsprop, momentum and nesterov', least=0.0, most=1.0)
+    rmsprop_epsilon: float = _option(
+        'optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates', least=0.0)
+    label_smoothing: float = _option(
+        'optimizer', 0.0, 'probability spread over the classes that occur', least=0.0, most=1.0)
+    weight_decay: float = _option(
+        'optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss', least=0.0)
+    gradient_clip: float = _option('optimizer', 0.0, 'largest global norm of the gradients (0: no limit)', least=0.0)
+    moving_average_decay: float = _option(
+        'optimizer', 0.9999, 'of the averaged weights that evaluation uses (0: none)', least=0.0, most=1.0)
 
-    batch_size: int = _option('data', 32, 'pictures a step, over all towers together')
+    subset: str = _option('data', 'train', 'split to train on')
+    batch_size: int = _option('data', 32, 'pictures a step, over all towers together', least=1)
     distortion: str = _option('data', 'mild', 'how far training pictures are varied', tuple(images.DISTORTIONS))
-    min_crop_area: float = _option('data', None, 'smallest part of a picture that a crop keeps (default: by --distortion)')
-    max_aspect: float = _option('data', None, 'most that a crop is stretched (default: by --distortion)')
+    min_crop_area: float = _option(
+        'data', None, 'smallest part of a picture that a crop keeps (default: by --distortion)', least=0.01, most=1.0)
+    max_aspect: float = _option('data', None, 'most that a crop is stretched (default: by --distortion)', least=1.0)
     flip: bool = _option('data', None, 'mirror half of the pictures (default: by --distortion)')
-    color_distortion: float = _option('data', None, 'strength of colour changes, 0 to 1 (default: by --distortion)')
-    seed: int = _option('data', 1, 'decides the order of the pictures, the distortions and the new weights')
+    color_distortion: float = _option(
+        'data', None, 'strength of colour changes (default: by --distortion)', least=0.0, most=1.0)
+    seed: int = _option('data', 1, 'decides the order of the pictures, the distortions and the new weights', least=0)
 
-    max_steps: int = _option('length', None, 'steps until the end (default: by --epochs)', changeable=True)
-    epochs: float = _option('length', None, 'times that every picture is seen', changeable=True)
+    max_steps: int = _option('length', None, 'steps until the end (default: by --epochs)', least=1, changeable=True)
+    epochs: float = _option(
+        'length', None, f'times that every picture is seen (default: {_plans("epochs")})', least=0.001, changeable=True)
     patience: int = _option(
-        'length', 0, 'end early after this many epochs without a better validation precision@1 (0: never)', changeable=True)
+        'length', 0, 'end early after so many epochs without a better validation precision@1 (0: never)', least=0,
+        changeable=True)
 
-    mixed_precision: bool = _option('device', False, 'compute in float16 where it is safe')
+    mixed_precision: bool = _option('device', False, 'compute in bfloat16 where it is safe')
 
     def distorted(self) -> images.Distortion:
         return images.Distortion(self.min_crop_area, self.max_aspect, self.flip, self.color_distortion)
@@ -105,7 +136,8 @@ def add_flags(flags: Flags) -> None:
         if field.metadata['choices']:
             flags.choice(field.name, field.default, field.metadata['choices'], field.metadata['help'])
         else:
-            kinds[types[field.name]](field.name, field.default, field.metadata['help'])
+            bounds = {name: field.metadata[name] for name in ('least', 'most') if field.metadata[name] is not None}
+            kinds[types[field.name]](field.name, field.default, field.metadata['help'], **bounds)
 
 
 def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
@@ -125,9 +157,9 @@ def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
 
 def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
     """The same recipe with another end, where one was typed."""
-    typed = {name: value for name, value in typed.items() if name in CHANGEABLE}
+    typed = {name: typed[name] for name in ('max_steps', 'epochs', 'patience') if name in typed}
     recipe = dataclasses.replace(recipe, **typed)
-    return dataclasses.replace(recipe, **_length(recipe, typed, train_records))
+    return dataclasses.replace(recipe, **_length(recipe, typed, train_records)) if typed else recipe
 
 
 def _network(typed: dict, source: Recipe | None) -> dict:
@@ -140,17 +172,10 @@ def _network(typed: dict, source: Recipe | None) -> dict:
 
 def _training(values: dict) -> dict:
     """Rates and lengths that were measured to work without tuning; the README says from what."""
-    if values.get('freeze_backbone'):
-        plan = {'initial_learning_rate': 0.01, 'epochs': 10.0, 'num_epochs_per_decay': 4.0}
-    elif values.get('pretrained'):
-        plan = {'initial_learning_rate': 0.003, 'epochs': 20.0, 'num_epochs_per_decay': 8.0}
-    else:
-        plan = {'initial_learning_rate': 0.1, 'epochs': 60.0, 'num_epochs_per_decay': 30.0}
-    return plan | {
-        'learning_rate_decay_factor': 0.16,
-        'backbone_learning_rate_factor': 1.0,
-        'batch_norm': 'still' if values.get('pretrained') else 'train',
-    }
+    what_trains = 'head' if values.get('freeze_backbone') else 'tuned' if values.get('pretrained') else 'new'
+    plan = PLANS[what_trains]
+    return {'initial_learning_rate': plan['rate'], 'epochs': plan['epochs'], 'num_epochs_per_decay': plan['decay'],
+            'batch_norm': 'still' if values.get('pretrained') else 'train'}
 
 
 def _distortion(recipe: Recipe) -> dict:
@@ -162,6 +187,8 @@ def _distortion(recipe: Recipe) -> dict:
 
 def _length(recipe: Recipe, typed: dict, train_records: int) -> dict:
     steps_per_epoch = train_records / recipe.batch_size
+    if 'max_steps' in typed and 'epochs' in typed:
+        raise UsageError('--max_steps and --epochs both say when the training ends: give one of them')
     if 'max_steps' in typed:
         return {'epochs': recipe.max_steps / steps_per_epoch}
     return {'max_steps': max(1, round(recipe.epochs * steps_per_epoch))}
@@ -169,16 +196,11 @@ def _length(recipe: Recipe, typed: dict, train_records: int) -> dict:
 
 def _check(recipe: Recipe) -> None:
     if recipe.fine_tune and not recipe.pretrained:
-        raise Error('--fine_tune takes the backbone from --pretrained, which was not given. '
+        raise UsageError('--fine_tune takes the backbone from --pretrained, which was not given. '
                     'Add --pretrained=sample, --pretrained=imagenet, or --pretrained=PATH.')
     if recipe.freeze_backbone and recipe.trainable_from:
-        raise Error('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone too: '
+        raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone too: '
                     'give one of them.')
-    least_values = {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'views': 1, 'initial_learning_rate': 0.0}
-    for name, least in least_values.items():
-        value = getattr(recipe, name)
-        if value is not None and value < least:
-            raise Error(f'--{name}={value} is too small: it must be at least {least}.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

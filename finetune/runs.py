@@ -1,17 +1,20 @@
 """A run: the directory that holds one training. Recipe, labels, checkpoints, and the only code that writes or reads them."""
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from finetune import logs, optimize, recipe as recipes
-from finetune.errors import Error
+from finetune import logs, optimize
+from finetune import recipe as recipes
+from finetune.errors import Error, UsageError
 from finetune.lazy import tf
 from finetune.models import zoo
 from finetune.terminal import printable, warn
@@ -31,6 +34,12 @@ def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
     elif recipe.trainable_from:
         zoo.freeze_before(model, recipe.trainable_from)
     return model
+
+
+def check_checkpoint(which: str) -> None:
+    """Raises UsageError unless `which` is something that `Run.load` takes."""
+    if which not in ('best', 'last') and not which.isdecimal():
+        raise UsageError(f'--checkpoint={printable(which)} is not understood: expected best, last, or a step')
 
 
 class State:
@@ -89,7 +98,7 @@ class Run:
         """`records` is what the run remembers of its data: fingerprint and training pictures per class."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        names = ''.join(f'{printable(label)}\n' for label in labels[1:])
+        names = ''.join(f'{label}\n' for label in labels[1:])
         logs.write_atomically(directory / 'labels.txt', names.encode())
         versions = {name: metadata.version(name) for name in ('tensorflow', 'keras', 'numpy')}
         facts = {'labels': list(labels), 'records': records, 'versions': versions}
@@ -118,8 +127,19 @@ class Run:
         """What the run remembers of its data: `fingerprint`, `per_class` (training pictures of each label)."""
         return self._facts['records']
 
-    def change(self, recipe: recipes.Recipe) -> None:
-        _write_facts(self._file, recipe, self._facts)
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second training out of this directory; it goes with the process, however that ends."""
+        with (self.directory / '.lock').open('w') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Error(f'another training is writing to {printable(self.directory)}. Wait for it, or use another '
+                            '--train_dir.') from None
+            yield
+
+    def change(self, recipe: recipes.Recipe, records: dict) -> None:
+        _write_facts(self._file, recipe, self._facts | {'records': records})
         del self._facts
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
@@ -133,7 +153,7 @@ class Run:
         return max(self._steps('best'), default=None)
 
     def _steps(self, kind: str) -> list[int]:
-        found = (re.fullmatch(rf'{kind}-(\d+)\.index', name) for name in os.listdir(self.directory))
+        found = (re.fullmatch(rf'{kind}-(\d+)\.index', path.name) for path in self.directory.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, state: State) -> None:
@@ -143,17 +163,20 @@ class Run:
             self._remove('ckpt', old)
 
     def keep_as_best(self, step: int) -> None:
-        """The checkpoint of `step` stays, under another name, when newer ones push it out."""
-        for old in self._steps('best'):
-            if old != step:
-                self._remove('best', old)
-        for file in self._files('ckpt', step):
+        """The checkpoint of `step` stays, under another name, when newer ones push it out.
+
+        The former best goes last: there is one at any moment. Nothing happens where `step` was not saved.
+        """
+        for file in self._files('ckpt', step) if step in self.steps() else []:
             best = file.with_name(file.name.replace('ckpt-', 'best-', 1))
             best.unlink(missing_ok=True)
             try:
                 os.link(file, best)
             except OSError:  # A file system without hard links.
                 shutil.copyfile(file, best)
+        for old in self._steps('best') if step in self._steps('best') else []:
+            if old != step:
+                self._remove('best', old)
 
     def _files(self, kind: str, step: int) -> list[Path]:
         """Data before index: a checkpoint without its index does not count."""

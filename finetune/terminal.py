@@ -110,13 +110,6 @@ class Progress:
             say(f'{self.title}: {self.done} of {self.total} {self.unit}, {self._rate()}, {self._left()} left'
                 + (f', {note}' if note else ''))
 
-    def write(self, line: str) -> None:
-        """A line of output that leaves the live bar whole."""
-        if self._bar:
-            self._bar.console.out(line, highlight=False)
-        else:
-            say(line)
-
     def __exit__(self, *_) -> None:
         if self._bar:
             self._bar.stop()
@@ -144,4 +137,5 @@ def _live_bar():
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[rate]}'),
         TimeRemainingColumn(), TextColumn('{task.fields[note]}'),
         console=Console(stderr=True), transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # Results in a file or a pipe are none of the bar's business.
     )

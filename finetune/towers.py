@@ -1,4 +1,4 @@
-"""How many devices share the work: one, several, or several machines."""
+"""How many devices of this machine share the work."""
 
 import functools
 import os
@@ -10,11 +10,10 @@ from finetune.lazy import tf
 def strategy(num_gpus: int | None = None):
     """The tf.distribute.Strategy for `num_gpus` towers; None means all GPUs of this machine, or one CPU.
 
-    Without GPUs the towers are logical CPU devices: no faster, but the same arithmetic. With TF_CONFIG in the environment
-    the machines that it lists work together.
+    Without GPUs the towers are logical CPU devices: no faster, but the same arithmetic.
     """
     if os.environ.get('TF_CONFIG'):
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        raise Error('TF_CONFIG is set, but several machines cannot write one run yet. Unset it to train on this machine.')
     gpus = tf.config.list_physical_devices('GPU')  # Asking for the logical ones would start TensorFlow.
     towers = num_gpus or max(len(gpus), 1)
     if towers == 1:

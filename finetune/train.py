@@ -3,20 +3,20 @@
 From the command line to a gradient it is three calls: `train`, `train_steps`, and the tower's `gradients`.
 """
 
-import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 from finetune import command, feeds, optimize, pretrained, records, runs, signals, towers
 from finetune import recipe as recipes
-from finetune.errors import Error, Stopped
+from finetune.errors import Error, Stopped, UsageError
 from finetune.feeds import Feed
 from finetune.journal import Journal
 from finetune.lazy import tf
 from finetune.models import zoo
 from finetune.runs import Run
-from finetune.terminal import Progress, printable, say
+from finetune.terminal import Progress, printable, say, warn
 
 FLAGS = command.Flags(
     'finetune train --data_dir=RECORDS --train_dir=RUN [--pretrained=WEIGHTS --fine_tune] [flags]',
@@ -24,7 +24,6 @@ FLAGS = command.Flags(
 FLAGS.group('places')
 FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
-FLAGS.string('subset', 'train', 'split to train on')
 FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; they may be deleted at any time '
              '(default: features in --data_dir)')
 recipes.add_flags(FLAGS)
@@ -46,17 +45,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(flags: SimpleNamespace) -> None:
     """Opens the records, opens or makes the run, restores what there is to restore, and trains."""
-    data = _open_data(flags)
+    _check_usage(flags)
+    data = records.open_records(flags.data_dir)
     tf.debugging.set_log_device_placement(flags.log_device_placement)
     strategy = towers.strategy(flags.num_gpus)
     run = _open_run(flags, data)
-    _check_towers(run.recipe, strategy)
-    source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
-    state = build_state(run, data.split(flags.subset).records, strategy)
-    start = _start(run, state, source)
-    parts = zoo.parts(state.model) if run.recipe.feature_cache == 'on' else None
-    _introduce(run, state, data, strategy, start, parts, flags)
-    train_steps(run, state, _feed(run.recipe, state.model, data, parts, flags), strategy, flags)
+    with run.lock():
+        _check_towers(run.recipe, strategy)
+        source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
+        state = build_state(run, data.split(run.recipe.subset).records, strategy)
+        start = _start(run, state, source)
+        parts = zoo.parts(state.model) if run.recipe.feature_cache == 'on' else None
+        _introduce(run, state, data, strategy, start, parts)
+        try:
+            train_steps(run, state, _feed(run.recipe, state.model, data, parts, flags), strategy, flags)
+        except tf.errors.DataLossError:
+            records.verify(data)  # If a shard is damaged, this names it.
+            raise
     _conclude(run, flags)
 
 
@@ -64,6 +69,7 @@ def build_state(run: Run, train_records: int, strategy) -> runs.State:
     """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
     recipe = run.recipe
     model = runs.build_model(recipe, len(run.labels), strategy)
+    zoo.switch_off(model, [label for label, count in enumerate(run.records['per_class']) if not count])
     decay_steps = max(1, int(train_records / recipe.batch_size * recipe.num_epochs_per_decay))
     groups = []
     with strategy.scope():
@@ -94,7 +100,7 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
         progress.start_at(step)
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
         batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
-        while step < recipe.max_steps:
+        while step < recipe.max_steps and not journal.patience_is_over():
             steps = journal.steps_to_next_line(step) if feed.steps_are_short else 1
             loss = updates(batch_iterator, tf.constant(steps))
             step += steps
@@ -106,8 +112,6 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
             if stop.number:
                 raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
                               'the same command goes on from there', stop.number)
-            if journal.patience_is_over():
-                return
 
 
 def training_step(
@@ -179,27 +183,33 @@ def clipped(grads: list, norm: float, count: int) -> list:
 # Before and after --------------------------------------------------------------------------------------------------------
 
 
-def _open_data(flags: SimpleNamespace):
+def _check_usage(flags: SimpleNamespace) -> None:
+    if flags.arguments:
+        raise UsageError(f'{printable(flags.arguments[0])!r} is no flag. Values are given as --flag=value, switches as --flag '
+                         'and --noflag.')
     if not flags.data_dir:
-        raise Error('--data_dir is missing: the directory that `finetune build` wrote records into.')
-    data = records.open_records(flags.data_dir)
-    if sum(count > 0 for count in data.split(flags.subset).per_class) < 2:
-        raise Error(f'{printable(flags.data_dir)} has training pictures of one class only; there is nothing to tell apart.')
-    return data
+        raise UsageError('--data_dir is missing: the directory that `finetune build` wrote records into')
 
 
 def _open_run(flags: SimpleNamespace, data) -> Run:
     """The run in --train_dir if it has got anywhere, else a new one there."""
     directory = flags.train_dir or Path('checkpoints', Path(flags.data_dir).resolve().name)
     typed = {name: getattr(flags, name) for name in recipes.FIELDS if name in flags.given}
-    split = data.split(flags.subset)
     if Run.exists(directory) and Run(directory).steps():
         run = Run(directory)
+        split = data.split(run.recipe.subset)
         _check_same(run, typed, data, flags.override)
-        run.change(recipes.extend(run.recipe, typed, split.records))
+        run.change(recipes.extend(run.recipe, typed, split.records), _remembered(data, split))
         return run
+    split = data.split(flags.subset)
+    if sum(count > 0 for count in split.per_class) < 2:
+        raise Error(f'{printable(flags.data_dir)} has training pictures of one class only; there is nothing to tell apart.')
     recipe = recipes.plan(typed, pretrained.network(typed.get('pretrained', '')), split.records)
-    return Run.create(directory, recipe, data.labels, {'fingerprint': data.fingerprint, 'per_class': list(split.per_class)})
+    return Run.create(directory, recipe, data.labels, _remembered(data, split))
+
+
+def _remembered(data, split) -> dict:
+    return {'fingerprint': data.fingerprint, 'per_class': list(split.per_class)}
 
 
 def _check_same(run: Run, typed: dict, data, override: bool) -> None:
@@ -209,12 +219,19 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
         raise Error(f'{place} was trained on other labels ({", ".join(map(printable, run.labels[1:9]))}) than these records have '
                     f'({", ".join(map(printable, data.labels[1:9]))}). Use another --train_dir, with --pretrained={place} '
                     '--fine_tune to start from it.')
+    occurring = [[bool(count) for count in counts]
+                 for counts in (run.records['per_class'], data.split(run.recipe.subset).per_class)]
+    if occurring[0] != occurring[1]:
+        raise Error(f'other classes have training pictures now than when {place} began. Use another --train_dir, with '
+                    f'--pretrained={place} --fine_tune to start from it.')
+    changed = recipes.differences(run.recipe, typed)
     if override:
+        for name, old, new in changed:
+            warn(f'--{name}={new} is not used: the run goes on with {old}')
         return
     if run.records['fingerprint'] != data.fingerprint:
         raise Error(f'the records in {printable(data.directory)} are not those that {place} began with. Use another --train_dir, '
                     'or --override to go on with the new ones.')
-    changed = recipes.differences(run.recipe, typed)
     if changed:
         listed = '; '.join(f'--{name} was {old} and is now {new}' for name, old, new in changed)
         raise Error(f'{place} began with another recipe: {listed}. Leave the flag out, use another --train_dir, '
@@ -223,9 +240,9 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
 
 def _feed(recipe: recipes.Recipe, model, data, parts: zoo.Parts | None, flags: SimpleNamespace) -> Feed:
     if parts is None:
-        return feeds.of_pictures(model, recipe, data, flags.subset, flags.num_preprocess_threads)
+        return feeds.of_pictures(model, recipe, data, flags.num_preprocess_threads)
     directory = Path(flags.feature_dir or Path(flags.data_dir, 'features'))
-    return feeds.of_features(parts, recipe, data, flags.subset, directory, flags.num_preprocess_threads)
+    return feeds.of_features(parts, recipe, data, directory, flags.num_preprocess_threads)
 
 
 def _check_towers(recipe: recipes.Recipe, strategy) -> None:
@@ -239,7 +256,8 @@ def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> lis
     """Carries out the start table; returns what to say about it."""
     step = run.resume(state)
     if step is not None:
-        return [f'goes on from step {step} in {printable(run.directory)}']
+        ignored = ' (--pretrained is not used: there is a checkpoint)' if run.recipe.pretrained else ''
+        return [f'goes on from step {step} in {printable(run.directory)}{ignored}']
     lines = ['random weights']
     if source:
         lines = pretrained.restore(state.model, source, run.labels, run.recipe.fine_tune).lines()
@@ -249,9 +267,9 @@ def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> lis
 
 
 def _introduce(
-    run: Run, state: runs.State, data, strategy, start: list[str], parts: zoo.Parts | None, flags: SimpleNamespace
+    run: Run, state: runs.State, data, strategy, start: list[str], parts: zoo.Parts | None
 ) -> None:
-    recipe, split = run.recipe, data.split(flags.subset)
+    recipe, split = run.recipe, data.split(run.recipe.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
     shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
     trains = sum(int(tf.size(v)) for _, group in state.groups for v in group)
@@ -265,15 +283,21 @@ def _introduce(
         'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}, '
                       f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
                       '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
-        'Pictures': [f'distortion {recipe.distortion} (--distortion), {recipe.batch_size} a step (--batch_size)'],
+        'Pictures': [f'{recipe.batch_size} a step (--batch_size), {_about_distortion(recipe, parts)}'],
         'Features': _about_features(recipe, parts),
         'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
-        'Device': [f'{towers.describe(strategy)} of {os.cpu_count()} cores (--num_gpus)'],
+        'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
         'Output': [f'{printable(run.directory)} (--train_dir)'],
     }
     for title, lines in rows.items():
         for i, line in enumerate(lines):
             say(f'{title if i == 0 else "":<11}{line}')
+
+
+def _about_distortion(recipe: recipes.Recipe, parts: zoo.Parts | None) -> str:
+    if parts and recipe.views == 1:
+        return 'not distorted, since one view of each is kept (--views)'
+    return f'distortion {recipe.distortion} (--distortion)'
 
 
 def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str]:
@@ -290,9 +314,11 @@ def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str
 
 def _conclude(run: Run, flags: SimpleNamespace) -> None:
     best = run.best_step
-    say(f'Done: {printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
+    say(f'Done at step {run.steps()[-1]} of {run.recipe.max_steps} (--epochs or --max_steps sets a later end).')
+    say(f'{printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
         + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
-    say(f'Next:  finetune eval --checkpoint_dir={printable(run.directory)} --data_dir={printable(flags.data_dir)} --run_once')
+    say(f'Next:  finetune eval --checkpoint_dir={shlex.quote(printable(run.directory))} '
+        f'--data_dir={shlex.quote(printable(flags.data_dir))} --run_once')
 
 
 if __name__ == '__main__':

@@ -105,8 +105,8 @@ def _check_file(path: Path) -> None:
 def _read_numbered(file, path: Path) -> Weights:
     """Keras 3: layers/NAME/vars/0, 1, …"""
     layers = {}
-    for name in _members(file, 'layers', path):
-        variables = _members(file, f'layers/{name}/vars', path) if 'vars' in file['layers'][name] else []
+    for name in _get(file, 'layers', path):
+        variables = _get(file, f'layers/{name}/vars', path) if 'vars' in _get(file, f'layers/{name}', path) else []
         if variables:
             layers[name] = [_array(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
     return Weights(layers, numbered=True)
@@ -115,27 +115,30 @@ def _read_numbered(file, path: Path) -> Weights:
 def _read_named(file, path: Path) -> Weights:
     """Keras 2: attributes list the layers and each layer's arrays, in order."""
     root = 'model_weights/' if 'model_weights' in file else ''
-    group = file[root] if root else file
+    group = _get(file, root, path)
     if 'layer_names' not in group.attrs:
         raise Error(f'{printable(path)} is an HDF5 file, but not a Keras weight file: it has no layers.')
     layers = {}
     for name in map(_text, group.attrs['layer_names']):
-        arrays = [_array(file, f'{root}{name}/{_text(array)}', path) for array in group[name].attrs['weight_names']]
+        arrays = [_array(file, f'{root}{name}/{_text(array)}', path)
+                  for array in _get(file, f'{root}{name}', path).attrs['weight_names']]
         if arrays:
             layers[name] = arrays
     return Weights(layers, numbered=False)
 
 
-def _members(file, name: str, path: Path) -> list[str]:
-    group = file[name]
-    for member in group:
-        if not isinstance(group.get(member, getlink=True), h5py.HardLink):
-            raise Error(f'{printable(path)}: {printable(member)} is a link to somewhere else; such files are refused.')
-    return list(group)
+def _get(file, name: str, path: Path):
+    """A group or array by its path inside the file. No part of the path may lead out of the file."""
+    item = file
+    for part in filter(None, name.split('/')):
+        if not isinstance(item.get(part, getlink=True), h5py.HardLink):
+            raise Error(f'{printable(path)}: {printable(name)} is missing or a link to somewhere else; such files are refused.')
+        item = item[part]
+    return item
 
 
 def _array(file, name: str, path: Path) -> np.ndarray:
-    dataset = file[name]
+    dataset = _get(file, name, path)
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.nbytes > MAX_BYTES:
         raise Error(f'{printable(path)}: {printable(name)} is not a plain array of at most {MAX_BYTES} bytes; refused.')
     array = dataset[()]

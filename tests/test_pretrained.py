@@ -89,8 +89,9 @@ def test_the_same_number_of_other_labels_is_not_the_same_head(other_run, tmp_pat
 def test_a_checkpoint_in_the_run_directory_wins_over_pretrained(data, other_run, tmp_path, capfd):
     assert train_toy(data, tmp_path / 'run', '--model=toy', '--max_steps=2') == 0
     before = weights_of(tmp_path / 'run', 'backbone')
-    assert train_toy(data, tmp_path / 'run', '--max_steps=2') == 0
-    assert 'goes on from step 2' in capfd.readouterr().err
+    assert train_toy(data, tmp_path / 'run', '--max_steps=2', f'--pretrained={other_run}', '--fine_tune') == 0
+    err = capfd.readouterr().err
+    assert 'goes on from step 2' in err and '--pretrained is not used' in err
     for old, new in zip(before, weights_of(tmp_path / 'run', 'backbone'), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -132,7 +133,7 @@ def test_a_published_head_fills_the_classes_after_the_background(tmp_path, name)
     write_weights(filled_backbone(include_top=3), tmp_path / name)
     model, report = restored(tmp_path / name, fine_tune=False)
     kernel, bias = model.get_layer('head').get_weights()
-    assert (kernel[:, 1:] == 9).all() and bias[0] == pretrained.NEVER and (bias[1:] == 10).all()
+    assert (kernel[:, 1:] == 9).all() and bias[0] == zoo.NEVER and (bias[1:] == 10).all()
     assert report.head == 'restored, 3 outputs'
     assert restored(tmp_path / name)[1].left_over == ['dense' if 'weights' in name else 'predictions']
 
@@ -200,10 +201,16 @@ def test_what_is_no_weight_file_is_refused_before_anything_reads_it(tmp_path, co
 def test_a_link_out_of_a_weight_file_is_not_followed(tmp_path):
     with h5py.File(tmp_path / 'secret.h5', 'w') as file:
         file['x'] = np.ones(3)
-    with h5py.File(tmp_path / 'linked.h5', 'w') as file:
+    with h5py.File(tmp_path / 'layer.h5', 'w') as file:
         file.create_group('layers')['conv2d'] = h5py.ExternalLink('secret.h5', '/')
-    with pytest.raises(Error, match='link'):
-        weights.read(tmp_path / 'linked.h5')
+    with h5py.File(tmp_path / 'layers.h5', 'w') as file:
+        file['layers'] = h5py.ExternalLink('secret.h5', '/')
+    with h5py.File(tmp_path / 'legacy.h5', 'w') as file:
+        file.attrs['layer_names'] = [b'conv2d']
+        file['conv2d'] = h5py.ExternalLink('secret.h5', '/')
+    for name in ('layer.h5', 'layers.h5', 'legacy.h5'):
+        with pytest.raises(Error, match='link'):
+            weights.read(tmp_path / name)
 
 
 # ImageNet --------------------------------------------------------------------------------------------------------------

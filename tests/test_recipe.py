@@ -39,7 +39,6 @@ def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
 @pytest.mark.parametrize(('typed', 'sentence'), [
     ({'fine_tune': True}, '--pretrained'),
     ({'freeze_backbone': True, 'trainable_from': 'x'}, 'one of them'),
-    ({'batch_size': 0}, '--batch_size=0'),
 ])
 def test_what_cannot_be_is_said_before_anything_is_built(typed, sentence):
     with pytest.raises(Error, match=sentence):

@@ -3,9 +3,9 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from finetune.errors import Error
+from finetune.errors import Error, UsageError
 from finetune.lazy import LazyModule, keras
 
 layers = LazyModule('finetune.models.layers')
@@ -20,6 +20,7 @@ class Pixels:
     bgr: bool = False
 
 
+NEVER = -100.0  # The logit of an output that is switched off.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet, for [0, 1] pixels.
 
 ZERO_TO_ONE = Pixels((1.0,) * 3, (0.0,) * 3)
@@ -97,7 +98,7 @@ def find(name: str) -> Net:
     if name in NETS:
         return NETS[name]
     near = difflib.get_close_matches(name.lower(), NETS, n=3, cutoff=0.4)
-    raise Error(f'--model={name} is not known. Did you mean {" or ".join(near) or "inception_v3"}? All: {", ".join(NETS)}.')
+    raise UsageError(f'--model={name} is not known. Did you mean {" or ".join(near) or "inception_v3"}? All: {", ".join(NETS)}.')
 
 
 def backbone(name: str, image_size: int, width: float = 1.0, weights: str | None = None, include_top: bool = False):
@@ -179,6 +180,17 @@ def training_logits(model, inputs, batch_norm_trains: bool):
         modes = {'training': training[layer.name] and layer.trainable} if layer.name in training else {}
         outputs = layer(outputs, **modes)
     return outputs
+
+
+def switch_off(model, classes: Sequence[int]) -> None:
+    """Keeps outputs that no training picture has, such as an unused background, from ever being the answer.
+
+    At `NEVER` their probability and their gradient are zero, so that they stay off.
+    """
+    bias = model.get_layer('head').get_layer('logits').bias
+    values = bias.numpy()
+    values[list(classes)] = NEVER
+    bias.assign(values)
 
 
 @dataclasses.dataclass(frozen=True)
