@@ -12,6 +12,8 @@ from finetune.logs import MetricsFile, Scalars
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
 
+SECONDS_BETWEEN_SAVES = 10  # At ends of epochs that take less: saving must not take longer than training.
+
 
 class Journal:
     """Called by the training loop after every step; `measure` and `save` when it is time to."""
@@ -24,7 +26,7 @@ class Journal:
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))
         self._lap = self._saved = time.monotonic()
-        self._lap_step = int(state.step.numpy())
+        self._lap_step = self._saved_step = int(state.step.numpy())
         self._examples_per_sec = 0.0
 
     def steps_to_next_line(self, step: int) -> int:
@@ -50,7 +52,7 @@ class Journal:
         return self._epochs(step) > self._epochs(step - 1)
 
     def measure(self, step: int, loss) -> None:
-        """Validates with the averaged weights, writes the figures down, saves, and keeps the checkpoint if it is the best."""
+        """Validates with the averaged weights, writes the figures down, and keeps the checkpoint if it is the best."""
         row = {'step': step, 'epoch': self._epochs(step), 'loss': f'{self._finite(step, loss):.6g}',
                'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
         scores = self._validate() if self.feed.validation else None
@@ -60,10 +62,11 @@ class Journal:
             self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
                                       'validation_loss': scores.loss})
         best = self._best()
-        self.save(step, loss)
+        is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
+        if is_best or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
+            self.save(step, loss)
         self.table.append(row)
         if scores:
-            is_best = best is None or round(scores.precision_at_1, 6) > best[0]
             if is_best:
                 self.run.keep_as_best(step)
             print(f'{datetime.now()}: step {step}, epoch {self._epochs(step)}, validation precision @ 1 = '
@@ -74,11 +77,14 @@ class Journal:
     def save(self, step: int, loss) -> None:
         """A disk that is full does not end the training: it goes on and tries again at the next occasion."""
         self._finite(step, loss)
+        if step == self._saved_step:
+            return
         if not self.state.is_finite():
             raise self._diverged(step, 'the weights are')
         self._saved = time.monotonic()
         try:
             self.run.save(self.state)
+            self._saved_step = step
         except OSError as error:
             warn(f'step {step} could not be saved ({error}); training goes on and tries again later')
 

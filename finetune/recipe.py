@@ -174,13 +174,11 @@ def _check(recipe: Recipe) -> None:
     if recipe.freeze_backbone and recipe.trainable_from:
         raise Error('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone too: '
                     'give one of them.')
-    for name, least in {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'initial_learning_rate': 0.0}.items():
+    smallest = {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'views': 1, 'initial_learning_rate': 0.0}
+    for name, least in smallest.items():
         value = getattr(recipe, name)
         if value is not None and value < least:
             raise Error(f'--{name}={value} is too small: it must be at least {least}.')
-    for name, least in {'batch_size': 1, 'max_steps': 1, 'image_size': 8, 'views': 1, 'initial_learning_rate': 0.0}.items():
-        if getattr(recipe, name) < least:
-            raise Error(f'--{name}={getattr(recipe, name)} is too small: it must be at least {least}.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

@@ -36,7 +36,7 @@ FLAGS.switch('log_device_placement', False, 'print the device of every operation
 FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
-FLAGS.number('save_interval_secs', 120, 'longest time between two checkpoints; every epoch ends with one', least=0)
+FLAGS.number('save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one', least=0)
 FLAGS.alias('pretrained_model_checkpoint_path', 'pretrained')
 
 
@@ -99,14 +99,16 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
             loss = updates(batch_iterator, tf.constant(steps))
             step += steps
             journal.steps_done(step, steps, loss)
-            if journal.epoch_ends(step) or step == recipe.max_steps:
+            over = step == recipe.max_steps
+            if over or journal.epoch_ends(step):
                 journal.measure(step, loss)
-            elif stop.number or journal.seconds_since_save() > flags.save_interval_secs:
+                over = over or journal.patience_is_over()
+            if over or stop.number or journal.seconds_since_save() > flags.save_interval_secs:
                 journal.save(step, loss)
             if stop.number:
                 raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
                               'the same command goes on from there', stop.number)
-            if journal.patience_is_over():
+            if over:
                 return
 
 
