@@ -14,6 +14,8 @@ from finetune.logs import MetricsFile, Scalars
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
 
+SECONDS_BETWEEN_SAVES = 10  # At ends of epochs that take less: saving must not take longer than training.
+
 
 class Journal:
     """Called by the training loop after every step; `measure` and `save` when it is time to."""
@@ -26,7 +28,7 @@ class Journal:
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))
         self._lap = self._saved = time.monotonic()
-        self._lap_step = int(state.step.numpy())
+        self._lap_step = self._saved_step = int(state.step.numpy())
         self._examples_per_sec = 0.0
         self._measured = True  # Since patience was last asked; a run that goes on may have ended before.
         best = self._best()
@@ -59,7 +61,7 @@ class Journal:
         return self._epochs(step) > self._epochs(step - 1)
 
     def measure(self, step: int, loss) -> None:
-        """Validates with the averaged weights, writes the figures down, saves, and keeps the checkpoint if it is the best."""
+        """Validates with the averaged weights, writes the figures down, and keeps the checkpoint if it is the best."""
         self._measured = True
         row = {'step': step, 'epoch': self._epochs(step), 'loss': f'{self._finite(step, loss):.6g}',
                'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
@@ -70,11 +72,12 @@ class Journal:
             self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
                                       'validation_loss': scores.loss})
         best = self._best()
+        is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
         with self._on_any_disk(step):
             self.table.append(row)  # Before the checkpoint: rows after the last one are dropped when a run goes on.
-        self.save(step, loss)
+        if is_best or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
+            self.save(step)
         if scores:
-            is_best = best is None or round(scores.precision_at_1, 6) > best[0]
             if is_best:
                 self.run.keep_as_best(step)
                 self._best_so_far = scores.precision_at_1
@@ -83,13 +86,15 @@ class Journal:
                   f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
 
-    def save(self, step: int, loss) -> None:
-        self._finite(step, loss)
+    def save(self, step: int) -> None:
+        if step == self._saved_step:
+            return
         if not self.state.is_finite():
             raise self._diverged(step, 'the weights are')
         self._saved = time.monotonic()
         with self._on_any_disk(step):
             self.run.save(self.state)
+            self._saved_step = step
 
     @contextlib.contextmanager
     def _on_any_disk(self, step: int) -> Iterator[None]:

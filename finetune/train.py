@@ -35,7 +35,7 @@ FLAGS.switch('log_device_placement', False, 'print the device of every operation
 FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
-FLAGS.number('save_interval_secs', 120, 'longest time between two checkpoints; every epoch ends with one', least=0)
+FLAGS.number('save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one', least=0)
 FLAGS.alias('pretrained_model_checkpoint_path', 'pretrained')
 
 
@@ -107,11 +107,12 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
             journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
                 journal.measure(step, loss)
-            elif stop.number or journal.seconds_since_save() > flags.save_interval_secs:
-                journal.save(step, loss)
+            if stop.number or journal.seconds_since_save() > flags.save_interval_secs:
+                journal.save(step)
             if stop.number:
                 raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
                               'the same command goes on from there', stop.number)
+        journal.save(step)
 
 
 def training_step(
@@ -199,6 +200,8 @@ def _open_run(flags: SimpleNamespace, data) -> Run:
         run = Run(directory)
         split = data.split(run.recipe.subset)
         _check_same(run, typed, data, flags.override)
+        if flags.pretrained:
+            say(f'--pretrained is not used: {printable(directory)} has a checkpoint')
         run.change(recipes.extend(run.recipe, typed, split.records), _remembered(data, split))
         return run
     split = data.split(flags.subset)
@@ -256,8 +259,7 @@ def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> lis
     """Carries out the start table; returns what to say about it."""
     step = run.resume(state)
     if step is not None:
-        ignored = ' (--pretrained is not used: there is a checkpoint)' if run.recipe.pretrained else ''
-        return [f'goes on from step {step} in {printable(run.directory)}{ignored}']
+        return [f'goes on from step {step} in {printable(run.directory)}']
     lines = ['random weights']
     if source:
         lines = pretrained.restore(state.model, source, run.labels, run.recipe.fine_tune).lines()

@@ -107,7 +107,7 @@ def _read_numbered(file, path: Path) -> Weights:
     layers = {}
     for name in _get(file, 'layers', path):
         variables = _get(file, f'layers/{name}/vars', path) if 'vars' in _get(file, f'layers/{name}', path) else []
-        if variables:
+        if len(variables):
             layers[name] = [_array(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
     return Weights(layers, numbered=True)
 

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests import toy
 
 
@@ -15,6 +17,7 @@ def command(*arguments, cwd, exit_code=0):
     return done
 
 
+@pytest.mark.slow
 def test_pictures_become_records_a_classifier_numbers_and_answers(tmp_path, pytestconfig):
     counts = {'cat': 8, 'dog': 8}
     toy.class_folders(tmp_path / 'D/train', counts)
@@ -34,8 +37,8 @@ def test_pictures_become_records_a_classifier_numbers_and_answers(tmp_path, pyte
     assert 'goes on from step 2' in resumed.stderr
 
     tuned = command('finetune.train', places[0], f'--train_dir={tmp_path}/tuned', f'--pretrained={tmp_path}/run', '--fine_tune',
-                    '--batch_size=8', '--max_steps=2', cwd=root)
-    assert 'head: new' in tuned.stderr
+                    '--freeze_backbone', '--batch_size=8', '--max_steps=2', cwd=root)
+    assert 'head: new' in tuned.stderr and 'Computing features of 16 pictures once' in tuned.stderr
 
     evaluated = command('finetune.eval', f'--checkpoint_dir={tmp_path}/run', places[0], '--run_once', cwd=root)
     assert re.search(r'precision @ 1 = [01]\.\d{4} recall @ 5 = 1\.0000 \[7 examples\]', evaluated.stdout)

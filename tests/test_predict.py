@@ -115,9 +115,9 @@ def test_a_background_that_was_never_seen_is_no_answer_but_one_that_was_is():
     assert predict.top(logits, seen, 1)[0][0][0] == 'background'
 
 
-def test_the_labels_that_can_be_answered_are_those_with_training_pictures(tmp_path):
+def test_an_unused_background_is_no_answer_and_every_class_is_one(tmp_path):
     run = toy_run.start_run(tmp_path / 'gap', per_class=(4, 9, 0, 9))
-    assert predict.answerable(run) == {0: 'background', 1: 'blue', 3: 'red'}
+    assert predict.answerable(run) == {0: 'background', 1: 'blue', 2: 'green', 3: 'red'}
 
 
 # Bad files, names, places -------------------------------------------------------------------------------------

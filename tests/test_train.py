@@ -172,7 +172,8 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(data, tm
     assert 'ckpt-6 is damaged' in err and 'goes on from step 3' in err
 
 
-def test_old_checkpoints_go_and_the_best_one_stays(data, tmp_path):
+def test_old_checkpoints_go_and_the_best_one_stays(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, 'SECONDS_BETWEEN_SAVES', 0)
     train_toy(data, tmp_path / 'run', '--epochs=12')
     run = Run(tmp_path / 'run')
     assert len(run.steps()) == runs.KEPT
