@@ -1,4 +1,4 @@
-"""Records become batches: {'image': float32 [b, size, size, 3] in [0, 1], 'label': int32 [b], 'filename': string [b]}."""
+"""Batches of records: {'image': float32 [b, size, size, 3] in [0, 1], 'label': int32 [b], 'filename': string [b]}."""
 
 from finetune import images, records
 from finetune.lazy import tf
@@ -7,7 +7,9 @@ SHUFFLE_BYTES = 512 * 2**20  # The most memory that undecoded pictures wait in t
 SHUFFLE_RECORDS = 16_384
 
 
-def for_evaluation(records_, split: str, image_size: int, crop_fraction: float, batch_size: int, threads: int | None = None):
+def for_evaluation(
+    records_, split: str, image_size: int, crop_fraction: float, batch_size: int, threads: int | None = None
+):
     """Every record of the split once, in the order of the shards; the last batch may be smaller."""
     def picture(serialized):
         example = records.parse(serialized)
@@ -30,8 +32,8 @@ def for_training(
 ):
     """Full batches without end, from the one that step `first_step` uses on.
 
-    Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is decided
-    by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
+    Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is
+    decided by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
     """
     def picture(epoch, index, serialized):
         example = records.parse(serialized)

@@ -36,7 +36,9 @@ class Flags:
     def string(self, name: str, default: str | None, help: str) -> None:
         self._add(absl_flags.DEFINE_string, name, default, help)
 
-    def integer(self, name: str, default: int | None, help: str, least: int | None = None, most: int | None = None) -> None:
+    def integer(
+        self, name: str, default: int | None, help: str, least: int | None = None, most: int | None = None
+    ) -> None:
         self._add(absl_flags.DEFINE_integer, name, default, help, lower_bound=least, upper_bound=most)
 
     def number(

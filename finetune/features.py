@@ -235,8 +235,8 @@ def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray
         with np.errstate(over='ignore'):  # The next lines find it.
             rows['features'] = tf.cast(outputs_of(images), tf.float32).numpy().reshape(rows['features'].shape)
         if not np.isfinite(rows['features']).all():
-            raise Error(f'the outputs of {wanted.parts.cut} are too large for {wanted.dtype}. Use --feature_dtype=float32'
-                        ', or --feature_cache=off.')
+            raise Error(f'the outputs of {wanted.parts.cut} are too large for {wanted.dtype}. '
+                        'Use --feature_dtype=float32, or --feature_cache=off.')
         yield rows
 
 

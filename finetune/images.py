@@ -1,4 +1,4 @@
-"""One picture in, one picture out: decode, view, distort. [h, w, 3] tensors; every function works eagerly and in tf.data."""
+"""One picture in, one picture out: decode, view, distort. [h, w, 3] tensors; all of it works eagerly and in tf.data."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ DISTORTIONS = {
 
 
 def decode(encoded):
-    """JPEG or PNG bytes -> uint8 [h, w, 3]. The only decoder: its pixels equal those of Pillow, in build and in predict."""
+    """JPEG or PNG bytes -> uint8 [h, w, 3]. The only decoder, in build and in predict: its pixels are Pillow's."""
     return tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')
 
 

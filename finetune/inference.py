@@ -26,8 +26,10 @@ def classify(model) -> Callable:
     return logits
 
 
-def outputs(logits_of: Callable, dataset, strategy=None, advance: Callable[[int], None] = lambda count: None) -> Outputs:
-    """Runs `logits_of` (see `classify`) over a finite dataset. `advance` is told the size of every batch that is done."""
+def outputs(
+    logits_of: Callable, dataset, strategy=None, advance: Callable[[int], None] = lambda count: None
+) -> Outputs:
+    """Runs `logits_of` (see `classify`) over a finite dataset. `advance` is told the size of every finished batch."""
     strategy = strategy or tf.distribute.get_strategy()
     towers = strategy.num_replicas_in_sync
 

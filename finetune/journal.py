@@ -1,4 +1,4 @@
-"""What a run keeps of its training while it goes on: lines, metrics.csv, TensorBoard scalars, checkpoints, the best one."""
+"""What a run keeps while it trains: lines, metrics.csv, TensorBoard scalars, checkpoints, the best one."""
 
 import contextlib
 import math
@@ -67,7 +67,8 @@ class Journal:
                'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
         scores = self._validate() if self.feed.validation else None
         if scores:
-            row |= {'validation_loss': f'{scores.loss:.6g}', 'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
+            row |= {'validation_loss': f'{scores.loss:.6g}',
+                    'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
                     'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
             self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
                                       'validation_loss': scores.loss})
@@ -154,5 +155,7 @@ class Journal:
     def _diverged(self, step: int, what: str) -> Diverged:
         kept = self.run.steps()
         last = f'the last finite checkpoint is step {kept[-1]}' if kept else 'no checkpoint was written yet'
-        return Diverged(f'training diverged: at step {step} {what} not finite (learning rate {self._learning_rate():g}); {last} '
-                        f'in {printable(self.run.directory)}. Start again in another --train_dir, with a lower --initial_learning_rate.')
+        return Diverged(f'training diverged: at step {step} {what} not finite '
+                        f'(learning rate {self._learning_rate():g}); {last} '
+                        f'in {printable(self.run.directory)}. Start again in another --train_dir, '
+                        'with a lower --initial_learning_rate.')

@@ -1,4 +1,4 @@
-"""Modules that are imported when they are first used, so that `--help` and typing errors need not wait for TensorFlow."""
+"""Modules that are imported when first used, so that `--help` and typing errors need not wait for TensorFlow."""
 
 import contextlib
 import importlib

@@ -30,7 +30,7 @@ ENOUGH = 0.9  # Share of the backbone's layers that must be found.
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """First weights, wherever they are from. `head` is (kernel [features, outputs], bias [outputs]) where there is one."""
+    """First weights, wherever they are from. `head` is (kernel [features, outputs], bias [outputs]) or None."""
 
     name: str
     weights: weights.Weights
@@ -64,7 +64,8 @@ def network(pretrained: str) -> Recipe | None:
     """The recipe behind --pretrained, where it has one: a run's, or the sample's."""
     if pretrained == 'sample':
         if not Run.exists(SAMPLE):
-            raise Error('--pretrained=sample: this installation has no sample backbone; CONTRIBUTING.md says how it is made.')
+            raise Error('--pretrained=sample: this installation has no sample backbone; '
+                        'CONTRIBUTING.md says how it is made.')
         return Run(SAMPLE).recipe
     if pretrained and Run.exists(pretrained):
         return Run(pretrained).recipe
@@ -137,8 +138,9 @@ def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[
         stored_kernel = np.pad(stored_kernel, [(0, 0), (1, 0)])
         stored_bias = np.concatenate([[zoo.NEVER], stored_bias])
     elif outputs != len(labels) or not same_labels:
-        raise Error(f'the head in {printable(source.name)} has {outputs} outputs{_listed(source.labels)}; these records need '
-                    f'{len(labels)}{_listed(labels)}. Add --fine_tune to keep the backbone and start with a new head.')
+        raise Error(f'the head in {printable(source.name)} has {outputs} outputs{_listed(source.labels)}; '
+                    f'these records need {len(labels)}{_listed(labels)}. Add --fine_tune to keep the backbone '
+                    'and start with a new head.')
     kernel.assign(stored_kernel)
     bias.assign(stored_bias)
     return f'restored, {outputs} outputs'
@@ -163,15 +165,16 @@ def _imagenet(recipe: Recipe) -> Source:
     """Downloaded by Keras into ~/.keras/models and checked there against the published sha."""
     zoo.start_afresh(recipe.seed)  # So that layers get the names they get in our own model.
     try:
-        model = zoo.backbone(recipe.model, recipe.image_size, recipe.width, 'imagenet', include_top=not recipe.fine_tune)
+        model = zoo.backbone(
+            recipe.model, recipe.image_size, recipe.width, 'imagenet', include_top=not recipe.fine_tune)
     except Error:
         raise
     except Exception as error:  # keras.utils.get_file raises plain Exceptions.
         url = re.search(r'https?://\S+\.h5', str(error))
         wanted = f'{url[0].rsplit("/", 1)[-1]} from {url[0]}' if url else f'the weights of {recipe.model}'
         raise Error(f'--pretrained=imagenet: the weights are not in ~/.keras/models and could not be downloaded '
-                    f'({printable(str(error))[:200]}). Fetch {wanted} on a machine with a network and give --pretrained=PATH.'
-                    ) from None
+                    f'({printable(str(error))[:200]}). Fetch {wanted} on a machine with a network '
+                    'and give --pretrained=PATH.') from None
     return Source('imagenet', weights.of_model(model))
 
 

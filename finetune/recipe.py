@@ -15,7 +15,8 @@ def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least
 
     A changeable field decides nothing about the steps that are already done.
     """
-    metadata = {'group': group, 'help': help, 'choices': choices, 'least': least, 'most': most, 'changeable': changeable}
+    metadata = {
+        'group': group, 'help': help, 'choices': choices, 'least': least, 'most': most, 'changeable': changeable}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -76,7 +77,8 @@ class Recipe:
     optimizer: str = _option('optimizer', 'rmsprop', 'which', optimize.OPTIMIZERS)
     initial_learning_rate: float = _option('optimizer', None, f'at step 0 (default: {_plans("rate")})', least=0.0)
     num_epochs_per_decay: float = _option(
-        'optimizer', None, f'epochs between two steps down of the learning rate (default: {_plans("decay")})', least=0.01)
+        'optimizer', None, f'epochs between two steps down of the learning rate (default: {_plans("decay")})',
+        least=0.01)
     learning_rate_decay_factor: float = _option(
         'optimizer', 0.16, 'each step down multiplies the learning rate by this', least=0.0, most=1.0)
     rmsprop_decay: float = _option('optimizer', 0.9, 'decay of the mean square', least=0.0, most=1.0)
@@ -143,8 +145,8 @@ def add_flags(flags: Flags) -> None:
 def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
     """The whole recipe: what was typed, and for the rest what is known to work.
 
-    `typed` holds the flags that were given, by name. `source` is the recipe of the network behind --pretrained, if it has
-    one. `train_records` turns epochs into steps, once.
+    `typed` holds the flags that were given, by name. `source` is the recipe of the network behind --pretrained, if it
+    has one. `train_records` turns epochs into steps, once.
     """
     same_network = source is not None and typed.get('model', source.model) == source.model
     values = _network(typed, source if same_network else None) | typed
@@ -199,8 +201,8 @@ def _check(recipe: Recipe) -> None:
         raise UsageError('--fine_tune takes the backbone from --pretrained, which was not given. '
                     'Add --pretrained=sample, --pretrained=imagenet, or --pretrained=PATH.')
     if recipe.freeze_backbone and recipe.trainable_from:
-        raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone too: '
-                    'give one of them.')
+        raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone '
+                         'too: give one of them.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

@@ -1,4 +1,4 @@
-"""A run: the directory that holds one training. Recipe, labels, checkpoints, and the only code that writes or reads them."""
+"""A run: the directory of one training. Recipe, labels, checkpoints, and the only code that writes or reads them."""
 
 import contextlib
 import dataclasses
@@ -54,7 +54,8 @@ class State:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name='step')
 
     def all(self) -> 'tf.train.Checkpoint':
-        parts = {f'optimizer_{i}': [v.value for v in optimizer.variables] for i, (optimizer, _) in enumerate(self.groups)}
+        parts = {f'optimizer_{i}': [v.value for v in optimizer.variables]
+                 for i, (optimizer, _) in enumerate(self.groups)}
         return tf.train.Checkpoint(**self._weights(averages=True), **parts)
 
     def weights(self, averages: bool) -> 'tf.train.Checkpoint':
@@ -110,8 +111,8 @@ class Run:
         try:
             return json.loads(self._file.read_text())
         except (ValueError, OSError) as error:
-            raise Error(f'{printable(self._file)} cannot be read ({error}). Restore it, or train into another --train_dir.'
-                        ) from None
+            raise Error(f'{printable(self._file)} cannot be read ({error}). Restore it, '
+                        'or train into another --train_dir.') from None
 
     @property
     def recipe(self) -> recipes.Recipe:
@@ -195,15 +196,15 @@ class Run:
             if self._read(state.all(), f'ckpt-{step}'):
                 return step
         if steps:
-            raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read; they are damaged. '
-                        'Train into another --train_dir.')
+            raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read; '
+                        'they are damaged. Train into another --train_dir.')
         return None
 
     def load(self, which: str | int = 'best', averages: bool = True, strategy=None) -> Loaded:
         """The trained model: of the best checkpoint, the last one, or the one of a step.
 
-        'best' means the last one where nothing was measured while training. Raises `Error` when there is none, or when the
-        one that was asked for is gone or damaged.
+        'best' means the last one where nothing was measured while training. Raises `Error` when there is none, or when
+        the one that was asked for is gone or damaged.
         """
         model = build_model(self.recipe, len(self.labels), strategy)
         averaged = averages and self.recipe.moving_average_decay > 0

@@ -1,4 +1,4 @@
-"""What a person sees: text made safe to print, tables, and progress that is live on a terminal and plain lines in a pipe.
+"""What a person sees: text made safe to print, tables, and progress, live on a terminal and plain lines in a pipe.
 
 Results go to stdout, progress and remarks to stderr.
 """

@@ -13,7 +13,8 @@ def strategy(num_gpus: int | None = None):
     Without GPUs the towers are logical CPU devices: no faster, but the same arithmetic.
     """
     if os.environ.get('TF_CONFIG'):
-        raise Error('TF_CONFIG is set, but several machines cannot write one run yet. Unset it to train on this machine.')
+        raise Error('TF_CONFIG is set, but several machines cannot write one run yet. '
+                    'Unset it to train on this machine.')
     gpus = tf.config.list_physical_devices('GPU')  # Asking for the logical ones would start TensorFlow.
     towers = num_gpus or max(len(gpus), 1)
     if towers == 1:

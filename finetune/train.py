@@ -20,7 +20,8 @@ from finetune.terminal import Progress, printable, say, warn
 
 FLAGS = command.Flags(
     'finetune train --data_dir=RECORDS --train_dir=RUN [--pretrained=WEIGHTS --fine_tune] [flags]',
-    'Trains a classifier on records that `finetune build` made. The same command again goes on where the last one stopped.')
+    'Trains a classifier on records that `finetune build` made. '
+    'The same command again goes on where the last one stopped.')
 FLAGS.group('places')
 FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
@@ -29,13 +30,16 @@ FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; 
 recipes.add_flags(FLAGS)
 FLAGS.group('device')
 FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
-FLAGS.integer('num_preprocess_threads', None, 'threads that decode and distort (default: chosen while running)', least=1)
+FLAGS.integer(
+    'num_preprocess_threads', None, 'threads that decode and distort (default: chosen while running)', least=1)
 FLAGS.switch('jit_compile', False, 'compile the step with XLA')
 FLAGS.switch('log_device_placement', False, 'print the device of every operation')
 FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
-FLAGS.number('save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one', least=0)
+FLAGS.number(
+    'save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one',
+    least=0)
 FLAGS.alias('pretrained_model_checkpoint_path', 'pretrained')
 
 
@@ -87,7 +91,7 @@ def build_state(run: Run, train_records: int, strategy) -> runs.State:
         return runs.State(model, groups, averages)
 
 
-# The loop --------------------------------------------------------------------------------------------------------------
+# The loop -------------------------------------------------------------------------------------------------------------
 
 
 def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
@@ -154,7 +158,7 @@ def training_step(
 
 
 def in_one_call(update: Callable, strategy) -> Callable:
-    """A function (iterator over batches, steps) -> loss of the last step: a call from Python costs more than a short step."""
+    """A function (iterator over batches, steps) -> last loss: a call from Python costs more than a short step."""
     def updates(batch_iterator, steps):
         loss = 0.0
         for _ in tf.range(steps):
@@ -181,13 +185,13 @@ def clipped(grads: list, norm: float, count: int) -> list:
     return [gradient / count for gradient in tf.clip_by_global_norm(summed, norm)[0]]
 
 
-# Before and after --------------------------------------------------------------------------------------------------------
+# Before and after -----------------------------------------------------------------------------------------------------
 
 
 def _check_usage(flags: SimpleNamespace) -> None:
     if flags.arguments:
-        raise UsageError(f'{printable(flags.arguments[0])!r} is no flag. Values are given as --flag=value, switches as --flag '
-                         'and --noflag.')
+        raise UsageError(f'{printable(flags.arguments[0])!r} is no flag. Values are given as --flag=value, '
+                         'switches as --flag and --noflag.')
     if not flags.data_dir:
         raise UsageError('--data_dir is missing: the directory that `finetune build` wrote records into')
 
@@ -206,7 +210,8 @@ def _open_run(flags: SimpleNamespace, data) -> Run:
         return run
     split = data.split(flags.subset)
     if sum(count > 0 for count in split.per_class) < 2:
-        raise Error(f'{printable(flags.data_dir)} has training pictures of one class only; there is nothing to tell apart.')
+        raise Error(f'{printable(flags.data_dir)} has training pictures of one class only; '
+                    'there is nothing to tell apart.')
     recipe = recipes.plan(typed, pretrained.network(typed.get('pretrained', '')), split.records)
     return Run.create(directory, recipe, data.labels, _remembered(data, split))
 
@@ -219,9 +224,9 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
     """A run goes on with the labels, the records and the recipe that it began with."""
     place = printable(run.directory)
     if run.labels != data.labels:
-        raise Error(f'{place} was trained on other labels ({", ".join(map(printable, run.labels[1:9]))}) than these records have '
-                    f'({", ".join(map(printable, data.labels[1:9]))}). Use another --train_dir, with --pretrained={place} '
-                    '--fine_tune to start from it.')
+        raise Error(f'{place} was trained on other labels ({", ".join(map(printable, run.labels[1:9]))}) '
+                    f'than these records have ({", ".join(map(printable, data.labels[1:9]))}). '
+                    f'Use another --train_dir, with --pretrained={place} --fine_tune to start from it.')
     occurring = [[bool(count) for count in counts]
                  for counts in (run.records['per_class'], data.split(run.recipe.subset).per_class)]
     if occurring[0] != occurring[1]:
@@ -233,8 +238,8 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
             warn(f'--{name}={new} is not used: the run goes on with {old}')
         return
     if run.records['fingerprint'] != data.fingerprint:
-        raise Error(f'the records in {printable(data.directory)} are not those that {place} began with. Use another --train_dir, '
-                    'or --override to go on with the new ones.')
+        raise Error(f'the records in {printable(data.directory)} are not those that {place} began with. '
+                    'Use another --train_dir, or --override to go on with the new ones.')
     if changed:
         listed = '; '.join(f'--{name} was {old} and is now {new}' for name, old, new in changed)
         raise Error(f'{place} began with another recipe: {listed}. Leave the flag out, use another --train_dir, '
@@ -275,9 +280,10 @@ def _introduce(
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
     shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
     trains = sum(int(tf.size(v)) for _, group in state.groups for v in group)
-    validation = f'{data.splits["validation"].records} to validate' if 'validation' in data.splits else 'none to validate'
+    validated = data.splits['validation'].records if 'validation' in data.splits else 'none'
     rows = {
-        'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validation}; {len(names)} classes: {shown}'],
+        'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate; '
+                 f'{len(names)} classes: {shown}'],
         'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'],
         'Start': start,
         'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
@@ -309,8 +315,8 @@ def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str
         return [f'all up to {parts.cut} is frozen: computed once for {views} of each picture (--views), kept in '
                 f'{recipe.feature_dtype} (--feature_dtype); --feature_cache=off computes it at every step']
     if recipe.feature_cache == 'on' and recipe.trainable_from:
-        return [f'no place before {recipe.trainable_from} has all paths of the network pass through it, so what is frozen is '
-                'computed at every step (--trainable_from)']
+        return [f'no place before {recipe.trainable_from} has all paths of the network pass through it, so what is '
+                'frozen is computed at every step (--trainable_from)']
     return []
 
 

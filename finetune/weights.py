@@ -25,7 +25,7 @@ HDF5_MAGIC = b'\x89HDF\r\n\x1a\n'
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Arrays by layer. `numbered` says what a layer is called: `conv2d_3`, the fourth of its class (Keras 3), or its name."""
+    """Arrays by layer. `numbered`: a layer is called `conv2d_3`, the fourth of its class (Keras 3), not by its name."""
 
     layers: dict[str, list[np.ndarray]]
     numbered: bool
@@ -72,8 +72,8 @@ def read(path: Path) -> Weights:
         with h5py.File(path, 'r') as file:
             weights = _read_numbered(file, path) if 'layers' in file else _read_named(file, path)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise Error(f'{printable(path)} cannot be read as a weight file ({printable(str(error))}). It is damaged or cut short: '
-                    'fetch it again.') from None
+        raise Error(f'{printable(path)} cannot be read as a weight file ({printable(str(error))}). '
+                    'It is damaged or cut short: fetch it again.') from None
     _check_finite(weights, path)
     return weights
 
@@ -86,7 +86,8 @@ def write_checksum(path: Path) -> None:
 def _check_file(path: Path) -> None:
     shown = printable(path)
     if not path.exists():
-        raise Error(f'--pretrained={shown} does not exist. It takes a run directory, a weights file, imagenet or sample.')
+        raise Error(f'--pretrained={shown} does not exist. '
+                    'It takes a run directory, a weights file, imagenet or sample.')
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise Error(f'--pretrained={shown} is neither a run directory nor a weights file. '
@@ -99,7 +100,8 @@ def _check_file(path: Path) -> None:
                         '.keras, .pkl, .pt and .pb files are not read, because they can run programs.')
     checksum = path.with_name(path.name + '.sha256')
     if checksum.exists() and checksum.read_text().split()[:1] != [hashlib.sha256(path.read_bytes()).hexdigest()]:
-        raise Error(f'{shown}: its sha256 differs from {checksum.name}: it was damaged or changed since it was written.')
+        raise Error(f'{shown}: its sha256 differs from {checksum.name}: '
+                    'it was damaged or changed since it was written.')
 
 
 def _read_numbered(file, path: Path) -> Weights:
@@ -132,7 +134,8 @@ def _get(file, name: str, path: Path):
     item = file
     for part in filter(None, name.split('/')):
         if not isinstance(item.get(part, getlink=True), h5py.HardLink):
-            raise Error(f'{printable(path)}: {printable(name)} is missing or a link to somewhere else; such files are refused.')
+            raise Error(f'{printable(path)}: {printable(name)} is missing or a link to somewhere else; '
+                        'such files are refused.')
         item = item[part]
     return item
 

@@ -21,7 +21,8 @@ def flags():
 
 
 @pytest.mark.parametrize('typed', [
-    ['--soup=pea', '--salt'], ['--soup', 'pea', '--salt=true'], ['--broth=pea', '-salt'], ['x.jpg', '--salt', '--soup=pea']])
+    ['--soup=pea', '--salt'], ['--soup', 'pea', '--salt=true'], ['--broth=pea', '-salt'],
+    ['x.jpg', '--salt', '--soup=pea']])
 def test_flags_are_understood_however_they_are_typed(flags, typed):
     values = flags.parse(typed)
     assert values.soup == 'pea' and values.salt is True
@@ -30,7 +31,8 @@ def test_flags_are_understood_however_they_are_typed(flags, typed):
 
 
 @pytest.mark.parametrize(('typed', 'sentence'), [
-    (['--suop=pea'], "Did you mean: soup"), (['--spoons=0'], 'spoons'), (['--spoons=many'], 'spoons'), (['--heat=mild'], 'low')])
+    (['--suop=pea'], "Did you mean: soup"), (['--spoons=0'], 'spoons'), (['--spoons=many'], 'spoons'),
+    (['--heat=mild'], 'low')])
 def test_a_wrong_flag_is_answered_with_what_is_right(flags, typed, sentence):
     with pytest.raises(UsageError, match=sentence):
         flags.parse(typed)

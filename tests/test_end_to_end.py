@@ -11,7 +11,8 @@ from tests import toy
 
 
 def command(*arguments, cwd, exit_code=0):
-    done = subprocess.run([sys.executable, '-m', *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, '-m', *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == exit_code, done.stderr
     assert 'Traceback' not in done.stderr
     return done
@@ -36,8 +37,8 @@ def test_pictures_become_records_a_classifier_numbers_and_answers(tmp_path, pyte
     resumed = command('finetune', 'train', *places, '--max_steps=3', cwd=root)
     assert 'goes on from step 2' in resumed.stderr
 
-    tuned = command('finetune.train', places[0], f'--train_dir={tmp_path}/tuned', f'--pretrained={tmp_path}/run', '--fine_tune',
-                    '--freeze_backbone', '--batch_size=8', '--max_steps=2', cwd=root)
+    tuned = command('finetune.train', places[0], f'--train_dir={tmp_path}/tuned', f'--pretrained={tmp_path}/run',
+                    '--fine_tune', '--freeze_backbone', '--batch_size=8', '--max_steps=2', cwd=root)
     assert 'head: new' in tuned.stderr and 'Computing features of 16 pictures once' in tuned.stderr
 
     evaluated = command('finetune.eval', f'--checkpoint_dir={tmp_path}/run', places[0], '--run_once', cwd=root)
@@ -46,6 +47,7 @@ def test_pictures_become_records_a_classifier_numbers_and_answers(tmp_path, pyte
     assert metrics
 
     photos = [tmp_path / 'D/validation/cat/20.jpg', tmp_path / 'D/train/cat/broken.jpg']
-    answered = command('finetune.predict', f'--checkpoint_dir={tmp_path}/run', '--jsonl', *photos, cwd=root, exit_code=1)
+    answered = command('finetune.predict', f'--checkpoint_dir={tmp_path}/run', '--jsonl', *photos,
+                       cwd=root, exit_code=1)
     good, bad = map(json.loads, answered.stdout.splitlines())
     assert good and 'not_an_image' in json.dumps(bad)

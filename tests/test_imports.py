@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / 'finetune'
 
 FLOORS = [
     ['errors', 'lazy', 'signals', 'tfrecord'],
-    ['terminal', 'command', 'jpeg', 'png', 'images', 'inference', 'logs', 'machine', 'metrics', 'models.layers', 'optimize',
-     'towers', 'workers'],
+    ['terminal', 'command', 'jpeg', 'png', 'images', 'inference', 'logs', 'machine', 'metrics', 'models.layers',
+     'optimize', 'towers', 'workers'],
     ['drawings', 'gate', 'models.zoo', 'records', 'staging', 'weights'],
     ['batches', 'recipe', 'results', 'sources', 'sources.labels'],
     ['features', 'runs', 'sources.folders', 'conversion'],
@@ -56,8 +56,8 @@ def test_a_room_imports_only_from_floors_below(room):
     assert room in FLOOR, f'finetune/{room}.py has no floor: add it to FLOORS here and to the tree in the README'
     for other in imported(rooms()[room]):
         assert FLOOR[other] < FLOOR[room], (
-            f'{room} (floor {FLOOR[room]}) imports {other} (floor {FLOOR[other]}). Imports point down: move the line that '
-            f'needs {other} up, or what it needs from there down.')
+            f'{room} (floor {FLOOR[room]}) imports {other} (floor {FLOOR[other]}). Imports point down: move the line '
+            f'that needs {other} up, or what it needs from there down.')
 
 
 @pytest.mark.parametrize('room', rooms())

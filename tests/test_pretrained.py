@@ -45,7 +45,7 @@ def restart(data, directory, *flags) -> int:
     return train_toy(data, directory, '--max_steps=1', '--initial_learning_rate=0', *flags)
 
 
-# The table -------------------------------------------------------------------------------------------------------------
+# The table ------------------------------------------------------------------------------------------------------------
 
 
 def test_without_anything_the_weights_are_random_and_the_seed_decides_them(data, tmp_path):
@@ -96,7 +96,7 @@ def test_a_checkpoint_in_the_run_directory_wins_over_pretrained(data, other_run,
         np.testing.assert_array_equal(old, new)
 
 
-# Files -----------------------------------------------------------------------------------------------------------------
+# Files ----------------------------------------------------------------------------------------------------------------
 
 
 def toy_model(classes=4):
@@ -213,7 +213,7 @@ def test_a_link_out_of_a_weight_file_is_not_followed(tmp_path):
             weights.read(tmp_path / name)
 
 
-# ImageNet --------------------------------------------------------------------------------------------------------------
+# ImageNet -------------------------------------------------------------------------------------------------------------
 
 
 def test_offline_the_error_names_the_file_and_the_way_out(data, tmp_path, monkeypatch, capfd):
@@ -237,7 +237,8 @@ def test_imagenet_weights_are_downloaded_and_used(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(mobilenet, 'BASE_WEIGHT_PATH', f'http://127.0.0.1:{server.server_port}/')
         monkeypatch.setattr(file_utils.config, 'keras_home', lambda: str(tmp_path))
-        planned = recipe.plan({'model': 'mobilenet', 'width': 0.25, 'pretrained': 'imagenet', 'fine_tune': True}, None, 10)
+        planned = recipe.plan(
+            {'model': 'mobilenet', 'width': 0.25, 'pretrained': 'imagenet', 'fine_tune': True}, None, 10)
         source = pretrained.read(planned)
         server.shutdown()
     assert (tmp_path / 'models/mobilenet_2_5_224_tf_no_top.h5').exists()

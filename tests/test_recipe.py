@@ -13,8 +13,8 @@ def test_a_plan_leaves_nothing_open():
 
 
 def test_what_was_typed_is_never_overridden():
-    typed = {'model': 'inception_v3', 'image_size': 100, 'initial_learning_rate': 0.5, 'epochs': 2.0, 'batch_norm': 'train',
-             'min_crop_area': 0.9, 'flip': False, 'pretrained': 'w.h5', 'fine_tune': True}
+    typed = {'model': 'inception_v3', 'image_size': 100, 'initial_learning_rate': 0.5, 'epochs': 2.0,
+             'batch_norm': 'train', 'min_crop_area': 0.9, 'flip': False, 'pretrained': 'w.h5', 'fine_tune': True}
     planned = dataclasses.asdict(recipe.plan(typed, recipe.plan({}, None, 10), 1000))
     assert {name: planned[name] for name in typed} == typed
 

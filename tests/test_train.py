@@ -62,7 +62,8 @@ def test_step_lines_keep_the_form_that_scripts_parse(data, tmp_path, capfd):
     train_toy(data, tmp_path / 'run', '--max_steps=3', '--log_every_steps=2')
     out = capfd.readouterr().out
     assert tf.strings.regex_full_match(
-        out.splitlines()[0], r'\d{4}-\d\d-\d\d .*: step 2, loss = \d+\.\d\d \(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)'), out
+        out.splitlines()[0],
+        r'\d{4}-\d\d-\d\d .*: step 2, loss = \d+\.\d\d \(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)'), out
 
 
 def test_the_head_alone_trains_when_the_backbone_is_frozen(data, tmp_path):
@@ -92,8 +93,9 @@ def test_the_backbone_takes_smaller_steps_with_a_smaller_factor(data, tmp_path):
         train_toy(data, directory, '--max_steps=1', f'--backbone_learning_rate_factor={factor}')
         start = runs.build_model(Run(directory).recipe, 4)
         end = Run(directory).load('last', averages=False).model
-        moves[factor] = [np.abs(start.get_layer(part).trainable_variables[0] - end.get_layer(part).trainable_variables[0]).max()
-                         for part in ('backbone', 'head')]
+        moves[factor] = [
+            np.abs(start.get_layer(part).trainable_variables[0] - end.get_layer(part).trainable_variables[0]).max()
+            for part in ('backbone', 'head')]
     assert moves[0.01][0] == pytest.approx(0.01 * moves[1.0][0], rel=1e-2)
     assert moves[0.01][1] == pytest.approx(moves[1.0][1], rel=1e-5)
 
@@ -101,7 +103,8 @@ def test_the_backbone_takes_smaller_steps_with_a_smaller_factor(data, tmp_path):
 @pytest.mark.parametrize(('flag', 'moves'), [('still', False), ('train', True)])
 def test_batch_norm_statistics_stay_still_or_train_as_asked(data, tmp_path, flag, moves):
     train_toy(data, tmp_path / 'run', '--max_steps=2', f'--batch_norm={flag}')
-    mean = Run(tmp_path / 'run').load('last', averages=False).model.get_layer('backbone').get_layer('first_bn').moving_mean
+    model = Run(tmp_path / 'run').load('last', averages=False).model
+    mean = model.get_layer('backbone').get_layer('first_bn').moving_mean
     assert bool(np.abs(mean.numpy()).max() > 0) == moves
 
 
@@ -129,7 +132,8 @@ def test_label_smoothing_gives_nothing_to_a_background_that_never_occurs():
 
 def test_divergence_stops_the_run_with_its_own_exit_code_and_leaves_a_finite_checkpoint(data, tmp_path, capfd):
     assert train_toy(data, tmp_path / 'run', '--max_steps=3') == 0
-    assert train_toy(data, tmp_path / 'nan', '--max_steps=40', '--initial_learning_rate=1e30', '--log_every_steps=1') == 3
+    assert train_toy(
+        data, tmp_path / 'nan', '--max_steps=40', '--initial_learning_rate=1e30', '--log_every_steps=1') == 3
     assert 'lower --initial_learning_rate' in capfd.readouterr().err
     for step in Run(tmp_path / 'nan').steps():
         assert all(np.isfinite(v).all() for v in Run(tmp_path / 'nan').load(step, averages=False).model.get_weights())

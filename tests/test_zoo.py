@@ -81,6 +81,6 @@ def test_an_unknown_network_is_answered_with_the_nearest_name():
 
 
 def test_running_statistics_follow_within_a_short_training():
-    """MobileNetV2 comes with a momentum of 0.999: after 500 steps evaluation would still see mostly the first weights."""
+    """MobileNetV2 has a momentum of 0.999: after 500 steps evaluation would still see mostly the first weights."""
     model = zoo.build('mobilenet_v2', 3, image_size=32, width=0.35, batch_norm_momentum=0.9)
     assert model.get_layer('backbone').get_layer('bn_Conv1').momentum == 0.9

@@ -31,7 +31,8 @@ def _write_split(directory: Path, name: str, count: int, labels, size: int, seed
         for i in range(index, count, 2):
             label = numbers[i]
             filename = f'{labels[label]}/{name}-{i}.jpg'.encode()
-            writer.write(records.encode_example(_jpeg(label, size, rng), 'JPEG', size, size, label, labels[label], filename))
+            writer.write(records.encode_example(
+                _jpeg(label, size, rng), 'JPEG', size, size, label, labels[label], filename))
         shards.append(writer.close())
     per_class = tuple(numbers.count(label) for label in range(len(labels)))
     return records.Split(name, count, per_class, tuple(shards))

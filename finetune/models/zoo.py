@@ -28,8 +28,8 @@ MINUS_ONE_TO_ONE = Pixels((2.0,) * 3, (-1.0,) * 3)
 ZERO_TO_255 = Pixels((255.0,) * 3, (0.0,) * 3)
 STANDARDIZED = Pixels(tuple(1 / s for s in STD), tuple(-m / s for m, s in zip(MEAN, STD, strict=True)))
 BGR_MINUS_MEAN = Pixels((255.0,) * 3, (-123.68, -116.779, -103.939), bgr=True)
-# Keras divides by sqrt(std) once more when it builds EfficientNet for its ImageNet weights, and only then; here it is part
-# of the range, so that those weights see the same pixels whichever way they arrive.
+# Keras divides by sqrt(std) once more when it builds EfficientNet for its ImageNet weights, and only then; here it is
+# part of the range, so that those weights see the same pixels whichever way they arrive.
 EFFICIENTNET = Pixels(
     tuple(255 / math.sqrt(s) for s in STD),
     tuple(255 * m * (1 - 1 / math.sqrt(s)) for m, s in zip(MEAN, STD, strict=True)),
@@ -40,8 +40,9 @@ EFFICIENTNET = Pixels(
 class Net:
     """One row of the zoo.
 
-    `application` is a class of keras.applications, by name, or a function with the same arguments. `size` is the side of the square picture it was made for, in pixels.
-    `width` says whether the network comes in several widths (`alpha`).
+    `application` is a class of keras.applications, by name, or a function with the same arguments. `size` is the side
+    of the square picture it was made for, in pixels. `width` says whether the network comes in several widths
+    (`alpha`).
     """
 
     application: str | Callable
@@ -98,7 +99,8 @@ def find(name: str) -> Net:
     if name in NETS:
         return NETS[name]
     near = difflib.get_close_matches(name.lower(), NETS, n=3, cutoff=0.4)
-    raise UsageError(f'--model={name} is not known. Did you mean {" or ".join(near) or "inception_v3"}? All: {", ".join(NETS)}.')
+    raise UsageError(f'--model={name} is not known. Did you mean {" or ".join(near) or "inception_v3"}? '
+                     f'All: {", ".join(NETS)}.')
 
 
 def backbone(name: str, image_size: int, width: float = 1.0, weights: str | None = None, include_top: bool = False):
@@ -109,8 +111,8 @@ def backbone(name: str, image_size: int, width: float = 1.0, weights: str | None
     """
     net = find(name)
     if width != 1.0 and not net.width:
-        raise Error(f'--width is for networks that come in several widths ({", ".join(n for n in NETS if NETS[n].width)}); '
-                    f'{name} does not. Leave --width out.')
+        raise Error('--width is for networks that come in several widths '
+                    f'({", ".join(n for n in NETS if NETS[n].width)}); {name} does not. Leave --width out.')
     options = {'alpha': width} if net.width else {}
     shape = None if include_top else (image_size, image_size, 3)
     application = net.application
@@ -171,8 +173,8 @@ def _head(features: int, classes: int, dropout: float, seed: int):
 def training_logits(model, inputs, batch_norm_trains: bool):
     """The logits that a training step sees: with dropout, and with the statistics of the batch only if they train.
 
-    `model` is a classifier, or the part of one that trains (see `parts`). Layer by layer, because `training=True` at the
-    call of a Keras 3 model overrules whatever its parts were built with.
+    `model` is a classifier, or the part of one that trains (see `parts`). Layer by layer, because `training=True` at
+    the call of a Keras 3 model overrules whatever its parts were built with.
     """
     training = {'backbone': batch_norm_trains, 'head': True}
     outputs = inputs
@@ -219,7 +221,8 @@ def parts(model) -> Parts | None:
     lower = keras.Model(backbone.input, boundary)
     upper = keras.Model(boundary, backbone.output, name='backbone')
     stored = keras.Input(boundary.shape[1:], name='stored')
-    return Parts(_maker(boundary).name, keras.Model(images, lower(ranged)), keras.Model(stored, head(pool(upper(stored)))))
+    return Parts(
+        _maker(boundary).name, keras.Model(images, lower(ranged)), keras.Model(stored, head(pool(upper(stored)))))
 
 
 def _last_cut(backbone):
@@ -242,7 +245,7 @@ def _maker(tensor):
 
 
 def freeze_before(model, cut: str) -> list[str]:
-    """Freezes the backbone below the layer or block `cut`; returns the names of its layers with weights that still train.
+    """Freezes the backbone below the layer or block `cut`; returns the names of its layers with weights that train.
 
     A block is named by the beginning of its layers' names: `block_13`, `conv5_block1`.
     """
