@@ -1,6 +1,6 @@
 """A backbone of two layers with weights, with the interface of keras.applications."""
 
-import keras
+from finetune.lazy import keras
 
 
 def backbone(include_top, weights, input_shape, name):
