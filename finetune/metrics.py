@@ -101,8 +101,12 @@ class Scores:
 
     @property
     def recall_is_trivial(self) -> bool:
-        """With 5 classes or fewer, background included, the true one is always among the first 5."""
-        return len(self.labels) <= 5
+        """With 5 answers or fewer to choose from, the true one is always among the first 5.
+
+        A background that is neither a record nor an answer is switched off (see `zoo.switch_off`) and not counted.
+        """
+        background = bool(self.confusion[0].any() or self.confusion[:, 0].any())
+        return len(self.labels) - (not background) <= 5 and self.right_in_5 == self.records
 
     @property
     def interval(self) -> tuple[float, float]:

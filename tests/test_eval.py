@@ -126,7 +126,7 @@ def test_the_lines_are_those_that_scripts_of_the_original_parse(run, data, all_g
     assert re.fullmatch(rf'{now}: starting evaluation on \(validation\)\.', lines[1])
     assert re.fullmatch(rf'{now}: precision @ 1 = 0\.3636 recall @ 5 = 1\.0000 \[11 examples\]', lines[2])
     assert lines[3] == 'precision @ 1 lies between 0.1517 and 0.6462 (95 % interval after Wilson)'
-    assert lines[4] == 'recall @ 5 is trivial: there are 4 classes, background included'
+    assert lines[4] == 'recall @ 5 is trivial: there are no more than 5 classes to choose from'
 
 
 def test_the_tables_hold_the_classes_that_occur(run, data, all_green, capsys):

@@ -56,8 +56,8 @@ def test_the_rank_of_the_true_class_is_its_place_in_the_ranking(records, classes
     assert (metrics.ranked(logits, 1)[:, 0] == logits.argmax(axis=1)).all()
 
 
-@pytest.mark.parametrize('classes, trivial', [(4, True), (5, True), (6, False)])
-def test_recall_at_5_of_5_classes_or_fewer_is_called_trivial(classes, trivial):
+@pytest.mark.parametrize('classes, trivial', [(4, True), (5, True), (6, True), (7, False)])
+def test_recall_at_5_of_5_classes_beside_an_unused_background_is_called_trivial(classes, trivial):
     scores = metrics.score(*answers((1, 2), classes=classes), [str(i) for i in range(classes)])
     assert scores.recall_is_trivial == trivial
     assert scores.recall_at_5 == 1.0
