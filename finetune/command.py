@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from absl import flags as absl_flags
 
-from finetune.errors import Error, UsageError
+from finetune.errors import Error, Stopped, UsageError
 
 
 class Flags:
@@ -107,6 +107,9 @@ def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Seque
             print(flags.help(), flush=True)
             return 0
         return work(flags.parse([argument for argument in argv if argument != '--debug'])) or 0
+    except Stopped as stopped:  # As it was asked to; that is no error.
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except Error as error:
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least
 PLANS = {  # Measured to work without tuning; the README says on what.
     'head': {'rate': 0.01, 'decay': 4.0, 'epochs': 10.0},  # --freeze_backbone
     'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
-    'new': {'rate': 0.1, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
+    'new': {'rate': 0.02, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
 }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 
 
@@ -18,6 +19,7 @@ def deferred() -> Iterator[StopRequest]:
 
     def note(number, frame):
         request.number = number
+        print('stopping after this step; once more stops at once, without saving', file=sys.stderr)
         for each, handler in former.items():
             signal.signal(each, handler)
 

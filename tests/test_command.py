@@ -52,7 +52,7 @@ def test_help_shows_groups_defaults_and_aliases_do_not_clutter_it(flags, capsys)
 
 @pytest.mark.parametrize(('error', 'exit_code'), [
     (Error('the soup is cold'), 1), (UsageError('the soup is cold'), 2), (Diverged('the soup is cold'), 3),
-    (Stopped('the soup is cold', 15), 143), (KeyboardInterrupt(), 130), (RuntimeError('the soup is cold'), 1)])
+    (KeyboardInterrupt(), 130), (RuntimeError('the soup is cold'), 1)])
 def test_whatever_ends_a_command_is_one_sentence_and_an_exit_code(flags, capsys, error, exit_code):
     def work(values):
         raise error
@@ -60,6 +60,14 @@ def test_whatever_ends_a_command_is_one_sentence_and_an_exit_code(flags, capsys,
     assert command.run(flags, work, []) == exit_code
     err = capsys.readouterr().err
     assert err.startswith('error: ') and err.count('\n') == 1
+
+
+def test_a_stop_that_was_asked_for_is_not_called_an_error(flags, capsys):
+    def work(values):
+        raise Stopped('saved at step 3', 15)
+
+    assert command.run(flags, work, []) == 143
+    assert capsys.readouterr().err == 'saved at step 3\n'
 
 
 def test_debug_shows_where(flags, capsys):
