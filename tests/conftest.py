@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -14,6 +15,13 @@ def two_logical_cpus():
     """Set before TensorFlow starts, so that any test can split its work over two towers."""
     cpu = tf.config.list_physical_devices('CPU')[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def ctrl_c_works():
+    """A shell starts background jobs with Ctrl-C ignored, and the commands that a test starts would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ def test_a_network_has_the_parameters_that_are_published(name):
     if PUBLISHED[name] > 100:
         pytest.skip('its weights alone would fill much of a small machine')
     net = zoo.backbone(name, zoo.NETS[name].size, include_top=True)
-    assert net.count_params() / 1e6 == pytest.approx(PUBLISHED[name], abs=0.06)
+    assert net.count_params() / 1e6 == pytest.approx(PUBLISHED[name], abs=0.1)
 
 
 def test_a_classifier_is_a_backbone_and_a_head_that_can_be_used_alone():

@@ -119,10 +119,11 @@ def backbone(name: str, image_size: int, width: float = 1.0, weights: str | None
     if isinstance(application, str):
         application = getattr(keras.applications, application)
     try:
-        return application(
-            include_top=include_top, weights=weights, input_shape=shape, name='backbone', **options)
+        network = application(include_top=include_top, weights=weights, input_shape=shape, **options)
     except ValueError as error:
         raise Error(f'{name} cannot be built with --image_size={image_size} --width={width}: {error}') from None
+    network.name = 'backbone'  # Now: EfficientNetV2 looks its shape up by the name that it is given.
+    return network
 
 
 def start_afresh(seed: int, mixed_precision: bool = False) -> None:
