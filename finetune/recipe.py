@@ -89,7 +89,9 @@ class Recipe:
         'optimizer', 0.0, 'probability spread over the classes that occur', least=0.0, most=1.0)
     weight_decay: float = _option(
         'optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss', least=0.0)
-    gradient_clip: float = _option('optimizer', 0.0, 'largest global norm of the gradients (0: no limit)', least=0.0)
+    gradient_clip: float = _option(
+        'optimizer', None, 'largest global norm of the gradients, 0: no limit (default: 1 with --pretrained, else 0)',
+        least=0.0)
     moving_average_decay: float = _option(
         'optimizer', 0.9999, 'of the averaged weights that evaluation uses (0: none)', least=0.0, most=1.0)
 
@@ -177,6 +179,7 @@ def _training(values: dict) -> dict:
     what_trains = 'head' if values.get('freeze_backbone') else 'tuned' if values.get('pretrained') else 'new'
     plan = PLANS[what_trains]
     return {'initial_learning_rate': plan['rate'], 'epochs': plan['epochs'], 'num_epochs_per_decay': plan['decay'],
+            'gradient_clip': 1.0 if values.get('pretrained') else 0.0,
             'batch_norm': 'still' if values.get('pretrained') else 'train'}
 
 
