@@ -71,14 +71,14 @@ def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_pa
     assert np.ptp(from_pictures.logits, axis=0).max() > 10 * tolerance  # Else any logits would do.
 
 
-def branching(include_top, weights, input_shape, name):
+def branching(include_top, weights, input_shape):
     """first -> (left, right) -> sum -> last: everything passes through `first` and through `sum`."""
     pixels = keras.Input(input_shape)
     first = keras.layers.Conv2D(4, 3, name='first')(pixels)
     left = keras.layers.Conv2D(4, 3, name='left')(first)
     right = keras.layers.Conv2D(4, 3, name='right')(first)
     joined = keras.layers.Add(name='sum')([left, right])
-    return keras.Model(pixels, keras.layers.Conv2D(4, 3, name='last')(joined), name=name)
+    return keras.Model(pixels, keras.layers.Conv2D(4, 3, name='last')(joined))
 
 
 @pytest.mark.parametrize(
