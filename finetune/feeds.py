@@ -18,7 +18,7 @@ class Feed:
     records: int  # An epoch.
     training: Callable  # Steps done -> a dataset of full batches without end, from the next step's on.
     validation: object | None  # A finite dataset of all validation records.
-    steps_are_short: bool = False  # Far below a millisecond each, so that many of them are one call.
+    kept: features.Features | None = None  # Of the training pictures, where the head alone trains.
 
 
 def of_pictures(model, recipe: Recipe, data: Records, threads: int | None) -> Feed:
@@ -46,11 +46,10 @@ def of_features(
 
     train = kept(recipe.subset, recipe.views)
     validation = kept('validation', 1) if 'validation' in data.splits else None
-    head_only = parts.cut == 'features'
     return Feed(
         parts.trained,
         data.split(recipe.subset).records,
         lambda first_step: train.for_training(recipe.batch_size, recipe.seed, first_step),
-        validation and validation.for_evaluation(FEATURES_AT_A_TIME if head_only else recipe.batch_size),
-        steps_are_short=head_only,
+        validation and validation.for_evaluation(FEATURES_AT_A_TIME if parts.head_only else recipe.batch_size),
+        train if parts.head_only else None,
     )

@@ -63,8 +63,11 @@ class Journal:
     def measure(self, step: int, loss) -> None:
         """Validates with the averaged weights, writes the figures down, and keeps the checkpoint if it is the best."""
         self._measured = True
-        row = {'step': step, 'epoch': self._epochs(step), 'loss': f'{self._finite(step, loss):.6g}',
-               'learning_rate': f'{self._learning_rate():.6g}', 'examples_per_sec': f'{self._examples_per_sec:.1f}'}
+        epoch = round(step / self.recipe.max_steps * self.recipe.epochs)
+        row = {'step': step, 'epoch': epoch, 'loss': f'{self._finite(step, loss):.6g}'}
+        if self.state.groups:
+            row |= {'learning_rate': f'{self._learning_rate():.6g}',
+                    'examples_per_sec': f'{self._examples_per_sec:.1f}'}
         scores = self._validate() if self.feed.validation else None
         if scores:
             row |= {'validation_loss': f'{scores.loss:.6g}',
@@ -82,7 +85,7 @@ class Journal:
             if is_best:
                 self.run.keep_as_best(step)
                 self._best_so_far = scores.precision_at_1
-            print(f'{datetime.now()}: step {step}, epoch {self._epochs(step)}, validation precision @ 1 = '
+            print(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '
                   f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
                   f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.

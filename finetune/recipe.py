@@ -45,6 +45,9 @@ class Recipe:
         'network', None, 'side of the square input in pixels (default: what the network was made for)', least=8)
     crop_fraction: float = _option(
         'network', 0.875, 'central part of each side that evaluation looks at', least=0.01, most=1.0)
+    feature_layers: str = _option(
+        'network', '', 'layers or blocks of the backbone whose averaged outputs, side by side, the head reads, e.g. '
+        'mixed8,mixed9; what comes after them is left out (default: the last one)')
     dropout: float = _option(
         'network', 0.2, 'share of the pooled features that is dropped while training', least=0.0, most=0.99)
 
@@ -74,7 +77,9 @@ class Recipe:
     feature_dtype: str = _option(
         'frozen features', 'float16', 'precision that they are kept in', ('float16', 'float32'))
 
-    optimizer: str = _option('optimizer', 'rmsprop', 'which', optimize.OPTIMIZERS)
+    optimizer: str = _option(
+        'optimizer', None, 'which; regression solves for the best head on kept features at once (default: regression '
+        'with --freeze_backbone where no flag asks for steps, else rmsprop)', (*optimize.OPTIMIZERS, 'regression'))
     initial_learning_rate: float = _option('optimizer', None, f'at step 0 (default: {_plans("rate")})', least=0.0)
     num_epochs_per_decay: float = _option(
         'optimizer', None, f'epochs between two steps down of the learning rate (default: {_plans("decay")})',
@@ -127,6 +132,10 @@ class Recipe:
         return cls(**values)
 
 
+STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type one is to ask for steps.
+    'dropout', 'initial_learning_rate', 'num_epochs_per_decay', 'learning_rate_decay_factor', 'rmsprop_decay',
+    'momentum', 'rmsprop_epsilon', 'weight_decay', 'gradient_clip', 'moving_average_decay', 'batch_size', 'max_steps',
+    'epochs', 'patience')
 FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 CHANGEABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.metadata['changeable'])
 
@@ -155,13 +164,16 @@ def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
     values |= {name: value for name, value in _training(values).items() if name not in typed}
     recipe = dataclasses.replace(Recipe(), **values)
     recipe = dataclasses.replace(recipe, **_distortion(recipe))
-    _check(recipe)
+    _check(recipe, typed)
     return dataclasses.replace(recipe, **_length(recipe, typed, train_records))
 
 
 def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
     """The same recipe with another end, where one was typed."""
     typed = {name: typed[name] for name in ('max_steps', 'epochs', 'patience') if name in typed}
+    if typed and recipe.optimizer == 'regression':
+        raise UsageError(f'--{next(iter(typed))}: the head of this run was solved at once (--optimizer=regression), '
+                         'it has no later end. Use another --train_dir.')
     recipe = dataclasses.replace(recipe, **typed)
     return dataclasses.replace(recipe, **_length(recipe, typed, train_records)) if typed else recipe
 
@@ -169,7 +181,7 @@ def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
 def _network(typed: dict, source: Recipe | None) -> dict:
     if source:
         return {'model': source.model, 'width': source.width, 'image_size': source.image_size,
-                'crop_fraction': source.crop_fraction}
+                'crop_fraction': source.crop_fraction, 'feature_layers': source.feature_layers}
     model = typed.get('model', 'mobilenet_v2')
     return {'model': model, 'width': 1.0, 'image_size': zoo.find(model).size}
 
@@ -178,9 +190,15 @@ def _training(values: dict) -> dict:
     """Rates and lengths that were measured to work without tuning; the README says from what."""
     what_trains = 'head' if values.get('freeze_backbone') else 'tuned' if values.get('pretrained') else 'new'
     plan = PLANS[what_trains]
-    return {'initial_learning_rate': plan['rate'], 'epochs': plan['epochs'], 'num_epochs_per_decay': plan['decay'],
+    return {'optimizer': _optimizer(values), 'initial_learning_rate': plan['rate'], 'epochs': plan['epochs'],
+            'num_epochs_per_decay': plan['decay'],
             'gradient_clip': 1.0 if values.get('pretrained') else 0.0,
             'batch_norm': 'still' if values.get('pretrained') else 'train'}
+
+
+def _optimizer(values: dict) -> str:
+    solvable = values.get('freeze_backbone') and values.get('feature_cache') != 'off'
+    return 'regression' if solvable and not any(name in values for name in STEPS_ALONE) else 'rmsprop'
 
 
 def _distortion(recipe: Recipe) -> dict:
@@ -191,6 +209,8 @@ def _distortion(recipe: Recipe) -> dict:
 
 
 def _length(recipe: Recipe, typed: dict, train_records: int) -> dict:
+    if recipe.optimizer == 'regression':
+        return {'max_steps': 1, 'epochs': 1.0}
     steps_per_epoch = train_records / recipe.batch_size
     if 'max_steps' in typed and 'epochs' in typed:
         raise UsageError('--max_steps and --epochs both say when the training ends: give one of them')
@@ -199,13 +219,22 @@ def _length(recipe: Recipe, typed: dict, train_records: int) -> dict:
     return {'max_steps': max(1, round(recipe.epochs * steps_per_epoch))}
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, typed: dict) -> None:
     if recipe.fine_tune and not recipe.pretrained:
         raise UsageError('--fine_tune takes the backbone from --pretrained, which was not given. '
                     'Add --pretrained=sample, --pretrained=imagenet, or --pretrained=PATH.')
     if recipe.freeze_backbone and recipe.trainable_from:
         raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone '
                          'too: give one of them.')
+    if recipe.optimizer != 'regression':
+        return
+    if not recipe.freeze_backbone or recipe.feature_cache == 'off':
+        raise UsageError('--optimizer=regression solves for the head on kept features: it needs --freeze_backbone and '
+                         '--feature_cache=on.')
+    of_steps = [f'--{name}' for name in STEPS_ALONE if name in typed]
+    if of_steps:
+        raise UsageError(f'--optimizer=regression takes no steps, so {of_steps[0]} has nothing to do. '
+                         'Leave one of the two out.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

@@ -28,7 +28,8 @@ def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
     with (strategy or tf.distribute.get_strategy()).scope():
         model = zoo.build(
             recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout,
-            batch_norm_momentum=recipe.batch_norm_momentum, seed=recipe.seed)
+            batch_norm_momentum=recipe.batch_norm_momentum,
+            feature_layers=tuple(filter(None, recipe.feature_layers.split(','))), seed=recipe.seed)
     if recipe.freeze_backbone:
         model.get_layer('backbone').trainable = False
     elif recipe.trainable_from:

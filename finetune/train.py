@@ -5,10 +5,11 @@ From the command line to a gradient it is three calls: `train`, `train_steps`, a
 
 import shlex
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from finetune import command, feeds, optimize, pretrained, records, runs, signals, towers
+from finetune import command, feeds, optimize, pretrained, records, regression, runs, signals, towers
 from finetune import recipe as recipes
 from finetune.errors import Error, Stopped, UsageError
 from finetune.feeds import Feed
@@ -62,7 +63,9 @@ def train(flags: SimpleNamespace) -> None:
         parts = zoo.parts(state.model) if run.recipe.feature_cache == 'on' else None
         _introduce(run, state, data, strategy, start, parts)
         try:
-            train_steps(run, state, _feed(run.recipe, state.model, data, parts, flags), strategy, flags)
+            feed = _feed(run.recipe, state.model, data, parts, flags)
+            work = solve_head if run.recipe.optimizer == 'regression' else train_steps
+            work(run, state, feed, strategy, flags)
         except tf.errors.DataLossError:
             records.verify(data)  # If a shard is damaged, this names it.
             raise
@@ -73,13 +76,13 @@ def build_state(run: Run, train_records: int, strategy) -> runs.State:
     """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
     recipe = run.recipe
     model = runs.build_model(recipe, len(run.labels), strategy)
-    zoo.switch_off(model, [label for label, count in enumerate(run.records['per_class']) if not count])
+    zoo.switch_off(model, _unused(run))
     decay_steps = max(1, int(train_records / recipe.batch_size * recipe.num_epochs_per_decay))
     groups = []
     with strategy.scope():
         for part, factor in {'head': 1.0, 'backbone': recipe.backbone_learning_rate_factor}.items():
             variables = model.get_layer(part).trainable_variables
-            if variables:
+            if variables and recipe.optimizer != 'regression':
                 rate = optimize.exponential_decay(
                     recipe.initial_learning_rate * factor, decay_steps, recipe.learning_rate_decay_factor)
                 optimizer = optimize.optimizer(
@@ -89,6 +92,11 @@ def build_state(run: Run, train_records: int, strategy) -> runs.State:
                 groups.append((optimizer, variables))
         averages = optimize.Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None
         return runs.State(model, groups, averages)
+
+
+def _unused(run: Run) -> list[int]:
+    """Labels without training pictures."""
+    return [label for label, count in enumerate(run.records['per_class']) if not count]
 
 
 # The loop -------------------------------------------------------------------------------------------------------------
@@ -105,7 +113,7 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
         batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
         while step < recipe.max_steps and not journal.patience_is_over():
-            steps = journal.steps_to_next_line(step) if feed.steps_are_short else 1
+            steps = journal.steps_to_next_line(step) if feed.kept else 1  # Those of a head are far below a millisecond.
             loss = updates(batch_iterator, tf.constant(steps))
             step += steps
             journal.steps_done(step, steps, loss)
@@ -117,6 +125,31 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
                 raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
                               'the same command goes on from there', stop.number)
         journal.save(step)
+
+
+def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
+    """One step, to the head that fits best. It takes seconds, so a signal on the way just ends it."""
+    if int(state.step.numpy()):
+        return
+    features, labels = feed.kept.rows['features'], feed.kept.rows['label']
+    with Progress('Training', 1, 'step') as progress:
+        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
+        kernel, bias, loss = regression.fit(
+            features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
+        logits = state.model.get_layer('head').get_layer('logits')
+        logits.kernel.assign(kernel)
+        logits.bias.assign(bias)
+        zoo.switch_off(state.model, _unused(run))
+        if state.averages:
+            state.averages.start()
+        state.step.assign(1)
+        journal.measure(1, loss)
+        journal.save(1)
+
+
+def _tell(trial: regression.Trial) -> None:
+    print(f'{datetime.now()}: weight decay {trial.weight_decay:.1e}, held-out loss = {trial.loss:.4f} '
+          f'precision @ 1 = {trial.precision_at_1:.4f} [{trial.records} examples]', flush=True)
 
 
 def training_step(
@@ -279,27 +312,38 @@ def _introduce(
     recipe, split = run.recipe, data.split(run.recipe.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
     shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
-    trains = sum(int(tf.size(v)) for _, group in state.groups for v in group)
+    trains = sum(int(tf.size(v)) for v in state.model.trainable_variables)
     validated = data.splits['validation'].records if 'validation' in data.splits else 'none'
     rows = {
         'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate; '
                  f'{len(names)} classes: {shown}'],
-        'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'],
+        'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'
+                    + (f', up to {recipe.feature_layers} (--feature_layers)' if recipe.feature_layers else '')],
         'Start': start,
         'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
                    f'batch norm: {recipe.batch_norm} (--batch_norm)'],
-        'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}, '
-                      f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
-                      '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
-        'Pictures': [f'{recipe.batch_size} a step (--batch_size), {_about_distortion(recipe, parts)}'],
+        **_about_length(recipe, parts),
         'Features': _about_features(recipe, parts),
-        'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
         'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
         'Output': [f'{printable(run.directory)} (--train_dir)'],
     }
     for title, lines in rows.items():
         for i, line in enumerate(lines):
             say(f'{title if i == 0 else "":<11}{line}')
+
+
+def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, list[str]]:
+    """What is done with the pictures, and for how long."""
+    if recipe.optimizer == 'regression':
+        return {'Optimizer': ['softmax regression: the best head, at once (--optimizer); weight decay is chosen on a '
+                              'held-out tenth of the training pictures']}
+    return {
+        'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}, '
+                      f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
+                      '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
+        'Pictures': [f'{recipe.batch_size} a step (--batch_size), {_about_distortion(recipe, parts)}'],
+        'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
+    }
 
 
 def _about_distortion(recipe: recipes.Recipe, parts: zoo.Parts | None) -> str:
@@ -322,7 +366,8 @@ def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str
 
 def _conclude(run: Run, flags: SimpleNamespace) -> None:
     best = run.best_step
-    say(f'Done at step {run.steps()[-1]} of {run.recipe.max_steps} (--epochs or --max_steps sets a later end).')
+    later = '' if run.recipe.optimizer == 'regression' else ' (--epochs or --max_steps sets a later end)'
+    say(f'Done at step {run.steps()[-1]} of {run.recipe.max_steps}{later}.')
     say(f'{printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
         + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
     say(f'Next:  finetune eval --checkpoint_dir={shlex.quote(printable(run.directory))} '

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from finetune import batches, features, images, inference, records
+from finetune import batches, features, images, inference, records, train
 from finetune.errors import Error
 from finetune.features import Wanted
 from finetune.lazy import keras, tf
@@ -35,9 +35,9 @@ def directory(data):
     return directory
 
 
-def classifier(freeze_before: str = '', seed: int = 1):
+def classifier(freeze_before: str = '', seed: int = 1, feature_layers=()):
     zoo.start_afresh(seed)
-    model = zoo.build('toy', 4, image_size=16, seed=seed)
+    model = zoo.build('toy', 4, image_size=16, seed=seed, feature_layers=feature_layers)
     if freeze_before:
         zoo.freeze_before(model, freeze_before)
     else:
@@ -95,6 +95,16 @@ def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, t
         assert trained == {v.path for v in model.trainable_variables}
 
 
+@pytest.mark.parametrize(('trainable_from', 'cut'), [('', 'right,last'), ('last', 'first'), ('right', 'first')])
+def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut(monkeypatch, trainable_from, cut):
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(branching, 16, zoo.MINUS_ONE_TO_ONE))
+    model = classifier(trainable_from, feature_layers=('right', 'last'))
+    parts = zoo.parts(model)
+    assert parts.cut == cut
+    pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
+    np.testing.assert_allclose(parts.trained(parts.frozen(pictures)), model(pictures), atol=1e-6)
+
+
 def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
     assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1') == 0
     assert not directory.exists()
@@ -111,6 +121,10 @@ def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
         'records': dataclasses.replace(known, records=records.open_records(other_records)),
         'split': dataclasses.replace(known, split='validation'),
         'weights': dataclasses.replace(known, parts=zoo.parts(classifier(seed=2))),
+        'layers that the head reads': dataclasses.replace(
+            known, parts=zoo.parts(classifier(feature_layers=('last_conv', 'first_bn')))),
+        'their order': dataclasses.replace(
+            known, parts=zoo.parts(classifier(feature_layers=('first_bn', 'last_conv')))),
         'cut': dataclasses.replace(known, parts=zoo.parts(classifier('last'))),
         'image size': dataclasses.replace(known, image_size=20),
         'crop': dataclasses.replace(known, crop_fraction=1.0),
@@ -248,7 +262,7 @@ def test_one_and_two_towers_agree(data, directory, tmp_path, what):
 def test_a_second_run_uses_what_the_first_computed(data, directory, tmp_path, monkeypatch, capfd):
     train_toy(data.directory, tmp_path / 'first', '--max_steps=1', *HEAD_ONLY)
     err = capfd.readouterr().err
-    assert 'Computing features of 21 pictures once (train, features, 2 views' in err and '--feature_cache=off' in err
+    assert 'Computing features of 21 pictures once (train, last_conv, 2 views' in err and '--feature_cache=off' in err
     monkeypatch.setattr(features, '_rows', None)
     flags = (*HEAD_ONLY, '--max_steps=2', '--initial_learning_rate=0.1')
     assert train_toy(data.directory, tmp_path / 'second', *flags) == 0
@@ -283,3 +297,45 @@ def test_what_features_depend_on_is_kept_beside_them(data, directory, tmp_path):
     facts = [json.loads(path.read_text()) for path in directory.glob('*/features.json')]
     assert sorted(each['split'] for each in facts) == ['train', 'validation']
     assert {each['records'] for each in facts} == {data.fingerprint}
+
+
+# The head at once --------------------------------------------------------------------------------------
+
+
+def solve_toy(data, directory, *flags) -> int:
+    return train.main([f'--data_dir={data.directory}', f'--train_dir={directory}', '--model=toy', '--image_size=16',
+                       '--freeze_backbone', *flags])
+
+
+def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_path, capfd):
+    assert solve_toy(data, tmp_path / 'run') == 0
+    out = capfd.readouterr()
+    assert 'softmax regression' in out.err and 'held-out loss' in out.out
+    row, = csv.DictReader((tmp_path / 'run/metrics.csv').open())
+    assert float(row['validation_precision_at_1']) == 1.0  # Their colour says it.
+    model = Run(tmp_path / 'run').load('last').model
+    found = inference.outputs(inference.classify(model), batches.for_evaluation(data, 'validation', 16, 0.875, 4))
+    np.testing.assert_array_equal(found.logits.argmax(axis=1), found.labels)
+    assert (found.logits[:, 0] <= zoo.NEVER).all()  # No training picture is background.
+
+
+def test_a_head_that_is_solved_for_needs_no_second_time(data, directory, tmp_path, capfd):
+    solve_toy(data, tmp_path / 'run')
+    before = variables(tmp_path / 'run')
+    capfd.readouterr()
+    assert solve_toy(data, tmp_path / 'run') == 0
+    assert 'held-out loss' not in capfd.readouterr().out
+    assert_equal_variables(before, variables(tmp_path / 'run'), rtol=0, atol=0)
+    assert solve_toy(data, tmp_path / 'run', '--epochs=3') == 2
+    assert 'solved at once' in capfd.readouterr().err
+
+
+def test_an_interrupted_solution_leaves_nothing_that_looks_like_one(data, directory, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.regression, 'fit', interrupted)
+        assert solve_toy(data, tmp_path / 'run') == 130
+    assert Run(tmp_path / 'run').steps() == []
+    assert solve_toy(data, tmp_path / 'run') == 0

@@ -39,10 +39,27 @@ def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
 @pytest.mark.parametrize(('typed', 'sentence'), [
     ({'fine_tune': True}, '--pretrained'),
     ({'freeze_backbone': True, 'trainable_from': 'x'}, 'one of them'),
+    ({'optimizer': 'regression'}, '--freeze_backbone'),
+    ({'optimizer': 'regression', 'freeze_backbone': True, 'feature_cache': 'off'}, '--feature_cache=on'),
+    ({'optimizer': 'regression', 'freeze_backbone': True, 'epochs': 3.0}, '--epochs has nothing to do'),
 ])
 def test_what_cannot_be_is_said_before_anything_is_built(typed, sentence):
     with pytest.raises(Error, match=sentence):
         recipe.plan(typed, None, 100)
+
+
+@pytest.mark.parametrize(('typed', 'optimizer'), [
+    ({'freeze_backbone': True}, 'regression'),
+    ({'freeze_backbone': True, 'label_smoothing': 0.1, 'views': 3, 'seed': 2}, 'regression'),
+    ({'freeze_backbone': True, 'epochs': 100.0}, 'rmsprop'),
+    ({'freeze_backbone': True, 'initial_learning_rate': 0.1}, 'rmsprop'),
+    ({'freeze_backbone': True, 'feature_cache': 'off'}, 'rmsprop'),
+    ({'freeze_backbone': True, 'optimizer': 'adam'}, 'adam'),
+    ({'trainable_from': 'block_13'}, 'rmsprop'),
+    ({}, 'rmsprop'),
+])
+def test_a_head_alone_is_solved_for_unless_a_flag_asks_for_steps(typed, optimizer):
+    assert recipe.plan({'pretrained': 'w.h5', 'fine_tune': True, **typed}, None, 1000).optimizer == optimizer
 
 
 def test_a_later_end_is_no_other_recipe():

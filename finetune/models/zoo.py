@@ -144,23 +144,35 @@ def build(
     width: float = 1.0,
     dropout: float = 0.0,
     batch_norm_momentum: float = 0.99,
+    feature_layers: Sequence[str] = (),
     seed: int = 0,
 ):
     """A classifier with random weights: [b, image_size, image_size, 3] pixels in [0, 1] -> float32 logits [b, classes].
 
-    Its sub-models `backbone` (pixels in the network's range -> feature map [b, h, w, c]) and `head` (pooled features
-    [b, c] -> logits) can be used alone.
+    Its sub-models `backbone` (pixels in the network's range -> feature map [b, h, w, c], or one of each of
+    `feature_layers`) and `head` (pooled features [b, c] -> logits) can be used alone.
     """
     pixels = find(name).pixels
     body = backbone(name, image_size, width)
+    if feature_layers:
+        body = _ending_at(body, feature_layers)
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
-    head = _head(body.output_shape[-1], classes, dropout, seed)
     images = keras.Input((image_size, image_size, 3), name='image')
     ranged = layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr, name='pixel_range')(images)
-    features = keras.layers.GlobalAveragePooling2D(name='features')(body(ranged))
+    features = layers.AveragePooling(name='features')(body(ranged))
+    head = _head(features.shape[-1], classes, dropout, seed)
     return keras.Model(images, head(features), name='classifier')
+
+
+def _ending_at(body, feature_layers: Sequence[str]):
+    """The backbone without what comes after these layers or blocks; it gives the output of each."""
+    ends = [_layers_named(body, name, '--feature_layers')[-1] for name in feature_layers]
+    flat = [end.name for end in ends if len(end.output.shape) != 4]
+    if flat:
+        raise Error(f'--feature_layers={",".join(feature_layers)}: {flat[0]} has no height and width to average over.')
+    return keras.Model(body.input, [end.output for end in ends], name='backbone')
 
 
 def _head(features: int, classes: int, dropout: float, seed: int):
@@ -200,7 +212,8 @@ def switch_off(model, classes: Sequence[int]) -> None:
 class Parts:
     """A classifier in two that share its layers: what trains in one of them has changed in the whole."""
 
-    cut: str  # The layer whose output is all that the second part needs; 'features' where the head alone trains.
+    cut: str  # The layer whose output is all that the second part needs; several where the head reads several.
+    head_only: bool  # The output is pooled, and all that trains is the head.
     frozen: object  # Images [b, size, size, 3] in [0, 1] -> the output of `cut`.
     trained: object  # The output of `cut` -> logits [b, classes].
 
@@ -215,7 +228,8 @@ def parts(model) -> Parts | None:
     backbone, pool, head = (model.get_layer(name) for name in ('backbone', 'features', 'head'))
     if not any(layer.trainable for layer in backbone.layers):
         pooled = keras.Input(head.input_shape[1:], name='stored')
-        return Parts('features', keras.Model(images, pool(backbone(ranged))), keras.Model(pooled, head(pooled)))
+        cut = ','.join(_maker(output).name for output in backbone.outputs)
+        return Parts(cut, True, keras.Model(images, pool(backbone(ranged))), keras.Model(pooled, head(pooled)))
     boundary = _last_cut(backbone)
     if boundary is None:
         return None
@@ -223,7 +237,8 @@ def parts(model) -> Parts | None:
     upper = keras.Model(boundary, backbone.output, name='backbone')
     stored = keras.Input(boundary.shape[1:], name='stored')
     return Parts(
-        _maker(boundary).name, keras.Model(images, lower(ranged)), keras.Model(stored, head(pool(upper(stored)))))
+        _maker(boundary).name, False, keras.Model(images, lower(ranged)),
+        keras.Model(stored, head(pool(upper(stored)))))
 
 
 def _last_cut(backbone):
@@ -234,8 +249,8 @@ def _last_cut(backbone):
         if not any(layer.weights for layer in layers_[:i]):
             return None
         before = {id(layer) for layer in layers_[:i]}
-        crossing = {id(tensor): tensor for layer in layers_[i:] for tensor in layer._inbound_nodes[0].input_tensors
-                    if id(_maker(tensor)) in before}
+        read_after = [tensor for layer in layers_[i:] for tensor in layer._inbound_nodes[0].input_tensors]
+        crossing = {id(tensor): tensor for tensor in read_after + backbone.outputs if id(_maker(tensor)) in before}
         if len(crossing) == 1:
             return next(iter(crossing.values()))
     return None
@@ -246,16 +261,20 @@ def _maker(tensor):
 
 
 def freeze_before(model, cut: str) -> list[str]:
-    """Freezes the backbone below the layer or block `cut`; returns the names of its layers with weights that train.
-
-    A block is named by the beginning of its layers' names: `block_13`, `conv5_block1`.
-    """
-    names = [layer.name for layer in model.get_layer('backbone').layers]
-    matches = [i for i, name in enumerate(names) if name == cut] or [
-        i for i, name in enumerate(names) if name.startswith(cut + '_')]
-    if not matches:
-        near = difflib.get_close_matches(cut, names, n=4, cutoff=0.3) or names[-4:]
-        raise Error(f'--trainable_from={cut}: the network has no such layer or block. Some it has: {", ".join(near)}.')
-    for layer in model.get_layer('backbone').layers[:matches[0]]:
+    """Freezes the backbone below the layer or block `cut`; returns the names of its layers with weights that train."""
+    backbone = model.get_layer('backbone')
+    first = backbone.layers.index(_layers_named(backbone, cut, '--trainable_from')[0])
+    for layer in backbone.layers[:first]:
         layer.trainable = False
-    return [layer.name for layer in model.get_layer('backbone').layers[matches[0]:] if layer.weights]
+    return [layer.name for layer in backbone.layers[first:] if layer.weights]
+
+
+def _layers_named(body, name: str, flag: str) -> list:
+    """The layer of this name, or the layers of the block that begins theirs, as in `block_13` or `conv5_block1`."""
+    found = [layer for layer in body.layers if layer.name == name] or [
+        layer for layer in body.layers if layer.name.startswith(f'{name}_')]
+    if not found:
+        names = [layer.name for layer in body.layers]
+        near = difflib.get_close_matches(name, names, n=4, cutoff=0.3) or names[-4:]
+        raise Error(f'{flag}: the network has no layer or block {name!r}. Some it has: {", ".join(near)}.')
+    return found
