@@ -14,7 +14,7 @@ FLOORS = [
     ['drawings', 'gate', 'models.zoo', 'records', 'staging', 'weights'],
     ['batches', 'recipe', 'results', 'sources', 'sources.labels'],
     ['features', 'runs', 'sources.folders', 'conversion'],
-    ['feeds', 'plan', 'pretrained'],
+    ['briefing', 'feeds', 'plan', 'pretrained'],
     ['journal'],
     ['account'],
     ['build', 'eval', 'predict', 'train'],
