@@ -82,7 +82,7 @@ def branching(include_top, weights, input_shape):
 
 
 @pytest.mark.parametrize(
-    ('trainable_from', 'cut'), [('last', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
+    ('trainable_from', 'cut'), [('last', 'sum'), ('sum', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
 def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, trainable_from, cut):
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(branching, 16, zoo.MINUS_ONE_TO_ONE))
     model = classifier(trainable_from)

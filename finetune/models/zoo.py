@@ -244,7 +244,7 @@ def parts(model) -> Parts | None:
 def _last_cut(backbone):
     """The last tensor before the trained layers that alone connects what is before it to what is after it."""
     layers_ = backbone.layers  # In an order in which every layer comes after those it reads.
-    first_trained = next(i for i, layer in enumerate(layers_) if layer.trainable)
+    first_trained = next(i for i, layer in enumerate(layers_) if layer.trainable_weights)
     for i in range(first_trained, 0, -1):
         if not any(layer.weights for layer in layers_[:i]):
             return None
