@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from finetune import batches, command, inference, logs, machine, metrics, records, results, towers
+from finetune import batches, command, engines, inference, logs, machine, metrics, records, results, towers
 from finetune.errors import Error, RequirementMissed, UsageError
 from finetune.inference import Outputs
 from finetune.lazy import tf
@@ -41,6 +41,7 @@ FLAGS.switch('json', False, 'print metrics.json, on one line, instead of lines a
 FLAGS.group('device')
 FLAGS.integer('batch_size', 32, 'pictures at a time, over all towers together', least=1)
 FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
+FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
 FLAGS.integer('num_preprocess_threads', None, 'threads that decode (default: chosen while running)', least=1)
 
 
@@ -107,7 +108,7 @@ def evaluate_checkpoint(
     outputs = answer(flags, run, loaded, data, strategy)
     seconds = time.monotonic() - started
     scores = metrics.score(outputs.labels, outputs.logits, run.labels)
-    found = results.as_json(scores, required, _facts(flags, run, loaded, data, seconds))
+    found = results.as_json(scores, required, _facts(flags, run, loaded, data, strategy, seconds))
     print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now()), flush=True)
     examples = _worst_examples(outputs, data, flags.subset)
     files = results.write(directory, scores, examples, found)
@@ -126,9 +127,10 @@ def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
         data, flags.subset, run.recipe.image_size, run.recipe.crop_fraction, flags.batch_size,
         flags.num_preprocess_threads)
     pictures = pictures.take(-(-count // flags.batch_size))
+    logits_of = engines.function(loaded.model, _engine(flags, run, strategy))
     try:
         with Progress('Evaluating', count, 'pictures') as progress:
-            outputs = inference.outputs(inference.classify(loaded.model), pictures, strategy, progress.advance)
+            outputs = inference.outputs(logits_of, pictures, strategy, progress.advance)
     except tf.errors.OpError:
         records.verify(data)  # If a shard is damaged, this names it.
         raise
@@ -140,6 +142,10 @@ def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
         raise Error(f'{printable(loaded.path)}: the outputs for {broken} of {count} pictures are not finite. '
                     'Evaluate another checkpoint with --checkpoint=STEP.')
     return Outputs(outputs.labels[:count], outputs.logits[:count], outputs.filenames[:count])
+
+
+def _engine(flags: SimpleNamespace, run: Run, strategy) -> str:
+    return engines.choose(flags.engine, run.recipe.mixed_precision, strategy.num_replicas_in_sync)
 
 
 def _worst_examples(outputs: Outputs, data: Records, split: str) -> list[results.Example]:
@@ -155,7 +161,7 @@ def _encoded(data: Records, split: str, places: set[int]) -> dict[int, bytes]:
     return {place: records.parse(record)['encoded'].numpy() for place, record in stored if place in places}
 
 
-def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, seconds: float) -> dict:
+def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy, seconds: float) -> dict:
     """What was evaluated, with what, on what."""
     recipe = run.recipe
     return {
@@ -172,6 +178,7 @@ def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, seco
         'subset': flags.subset,
         'subset_records': data.split(flags.subset).records,
         'batch_size': flags.batch_size,
+        'engine': _engine(flags, run, strategy),
         'seconds': round(seconds, 3),
         'machine': machine.describe(),
         'versions': machine.versions(),

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune import batches, inference
+from finetune import batches, engines
 from finetune.errors import Error
 from finetune.images import Distortion
 from finetune.lazy import keras, tf
@@ -50,6 +50,7 @@ class Wanted:
     distortion: Distortion
     seed: int
     dtype: str  # 'float16' or 'float32'
+    engine: str = 'tensorflow'
 
     @functools.cached_property
     def facts(self) -> dict:
@@ -58,7 +59,7 @@ class Wanted:
             'format': FORMAT, 'records': self.records.fingerprint, 'split': self.split, 'cut': self.parts.cut,
             'weights': _fingerprint(self.parts.frozen), 'precision': keras.config.dtype_policy().name,
             'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views,
-            'dtype': self.dtype, 'shape': self.shape,
+            'dtype': self.dtype, 'shape': self.shape, 'engine': self.engine,
         }
 
     @property
@@ -224,7 +225,7 @@ def _announce(wanted: Wanted, place: Path, done: int) -> None:
 
 def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray]:
     """The rows of the file from record `done` on, some at a time."""
-    outputs_of = inference.classify(wanted.parts.frozen)
+    outputs_of = engines.function(wanted.parts.frozen, wanted.engine)
     pictures = batches.of_all_views(
         wanted.records, wanted.split, wanted.image_size, wanted.crop_fraction, wanted.views, wanted.distortion,
         wanted.seed, max(1, PASS_BATCH // wanted.views), first_record=done, threads=threads)

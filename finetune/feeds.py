@@ -35,13 +35,13 @@ def of_pictures(model, recipe: Recipe, data: Records, threads: int | None) -> Fe
 
 
 def of_features(
-    parts: zoo.Parts, recipe: Recipe, data: Records, directory: Path, threads: int | None
+    parts: zoo.Parts, recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None
 ) -> Feed:
     """Computes what the frozen part makes of every picture, unless that was done before."""
     def kept(split: str, views: int) -> features.Features:
         wanted = features.Wanted(
             data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
-            recipe.feature_dtype)
+            recipe.feature_dtype, engine)
         return features.find_or_compute(wanted, directory, threads)
 
     train = kept(recipe.subset, recipe.views)

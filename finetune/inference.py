@@ -15,21 +15,10 @@ class Outputs:
     filenames: list[bytes]  # n
 
 
-def classify(model) -> Callable:
-    """images [b, h, w, 3] in [0, 1] -> logits [b, classes], as one graph that any batch size shares."""
-    shape = (None, *model.input_shape[1:])
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], reduce_retracing=True)
-    def logits(images):
-        return model(images, training=False)
-
-    return logits
-
-
 def outputs(
     logits_of: Callable, dataset, strategy=None, advance: Callable[[int], None] = lambda count: None
 ) -> Outputs:
-    """Runs `logits_of` (see `classify`) over a finite dataset. `advance` is told the size of every finished batch."""
+    """Runs `logits_of` (see `engines.function`) over a finite dataset; `advance` hears the size of every batch."""
     strategy = strategy or tf.distribute.get_strategy()
     towers = strategy.num_replicas_in_sync
 

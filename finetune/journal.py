@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 
-from finetune import inference, metrics
+from finetune import engines, inference, metrics
 from finetune.errors import Diverged
 from finetune.feeds import Feed
 from finetune.lazy import tf
@@ -23,7 +23,7 @@ class Journal:
     def __init__(self, run: Run, state: State, feed: Feed, strategy, progress: Progress, log_every_steps: int):
         self.run, self.state, self.feed, self.strategy, self.progress = run, state, feed, strategy, progress
         self.recipe, self.log_every_steps = run.recipe, log_every_steps
-        self._logits_of = inference.classify(feed.network)
+        self._logits_of = engines.function(feed.network)
         self.scalars = Scalars(run.directory)
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))

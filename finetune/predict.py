@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from finetune import command, gate, images, inference, metrics
+from finetune import command, engines, gate, images, metrics
 from finetune.errors import Error, Reject, UsageError
 from finetune.lazy import tf
 from finetune.results import json_text
@@ -40,6 +40,7 @@ FLAGS.switch('csv', False, 'print CSV')
 FLAGS.switch('jsonl', False, 'print one JSON object a line')
 FLAGS.group('device')
 FLAGS.integer('batch_size', 32, 'pictures at a time', least=1)
+FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
 FLAGS.integer('num_preprocess_threads', None, 'threads that read and decode (default: one a core)', least=1)
 
 
@@ -185,7 +186,8 @@ def answerable(run: Run) -> dict[int, str]:
 
 def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
     """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
-    logits_of, views_of, names = inference.classify(model), _viewer(run), answerable(run)
+    logits_of = engines.function(model, engines.choose(flags.engine, run.recipe.mixed_precision))
+    views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
     pictures = _ahead(_admitted, paths, threads, most=2 * flags.batch_size)
     batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])

@@ -214,6 +214,9 @@ class Run:
             if self._read(state.weights(averages=averaged), name):
                 if averaged:
                     state.averages.apply()
+                if not state.is_finite():
+                    raise Error(f'{printable(self.directory / name)}: its weights are not finite numbers. '
+                                'Name another one with --checkpoint=STEP.')
                 return Loaded(model, int(state.step.numpy()), str(self.directory / name))
         raise Error(f'no checkpoint file found in {printable(self.directory)} for --checkpoint={which}: it has steps '
                     f'{", ".join(map(str, self.steps())) or "none"}. Train first, or name one of these.')

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from finetune import briefing, command, feeds, optimize, pretrained, records, regression, runs, signals, towers
+from finetune import briefing, command, engines, feeds, optimize, pretrained, records, regression, runs, signals, towers
 from finetune import recipe as recipes
 from finetune.errors import Error, Stopped, UsageError
 from finetune.feeds import Feed
@@ -30,6 +30,7 @@ FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; 
 recipes.add_flags(FLAGS)
 FLAGS.group('device')
 FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
+FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
 FLAGS.integer(
     'num_preprocess_threads', None, 'threads that decode and distort (default: chosen while running)', least=1)
 FLAGS.switch('jit_compile', False, 'compile the step with XLA')
@@ -282,7 +283,8 @@ def _feed(recipe: recipes.Recipe, model, data, parts: zoo.Parts | None, flags: S
     if parts is None:
         return feeds.of_pictures(model, recipe, data, flags.num_preprocess_threads)
     directory = Path(flags.feature_dir or Path(flags.data_dir, 'features'))
-    return feeds.of_features(parts, recipe, data, directory, flags.num_preprocess_threads)
+    engine = engines.choose(flags.engine, recipe.mixed_precision)
+    return feeds.of_features(parts, recipe, data, directory, engine, flags.num_preprocess_threads)
 
 
 def _check_towers(recipe: recipes.Recipe, strategy) -> None:

@@ -3,7 +3,7 @@ import collections
 import numpy as np
 import pytest
 
-from finetune import batches, images, inference, records
+from finetune import batches, engines, images, inference, records
 from finetune.lazy import tf
 from finetune.models import zoo
 from tests import toy_records
@@ -30,7 +30,7 @@ def test_every_image_counts_once_with_a_partial_last_batch(toy, towers, batch_si
         model = zoo.build('toy', 4, image_size=16)
     seen = []
     pictures = batches.for_evaluation(toy, 'validation', 16, 0.875, batch_size)
-    outputs = inference.outputs(inference.classify(model), pictures, strategy, seen.append)
+    outputs = inference.outputs(engines.function(model), pictures, strategy, seen.append)
     assert collections.Counter(outputs.filenames) == {name: 1 for name in outputs.filenames}
     assert len(outputs.filenames) == len(outputs.labels) == len(outputs.logits) == sum(seen) == 7
     for name, label in zip(outputs.filenames, outputs.labels, strict=True):
@@ -45,7 +45,7 @@ def test_two_towers_answer_as_one_does(toy):
         with strategy.scope():
             model = zoo.build('toy', 4, image_size=16)
         outputs = inference.outputs(
-            inference.classify(model), batches.for_evaluation(toy, 'validation', 16, 0.875, 3), strategy)
+            engines.function(model), batches.for_evaluation(toy, 'validation', 16, 0.875, 3), strategy)
         answers[towers] = dict(zip(outputs.filenames, outputs.logits, strict=True))
     for name, logits in answers[1].items():
         np.testing.assert_allclose(answers[2][name], logits, atol=1e-6)

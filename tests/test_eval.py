@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, drawings, eval, inference, metrics, results, runs, towers
+from finetune import batches, drawings, engines, eval, inference, metrics, results, runs, towers
 from finetune.lazy import tf
 from tests import toy_run
 
@@ -44,7 +44,7 @@ def written(run, split='validation') -> dict:
 
 def outputs(run, data, num_gpus=1):
     strategy = towers.strategy(num_gpus)
-    logits_of = inference.classify(run.load(strategy=strategy).model)
+    logits_of = engines.function(run.load(strategy=strategy).model)
     return inference.outputs(logits_of, batches.for_evaluation(data, 'validation', 32, 0.875, 4), strategy)
 
 
@@ -242,7 +242,7 @@ def test_weights_that_are_not_numbers_are_an_error_and_no_precision(tmp_path, da
     model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
     run.save(runs.State(model))
     assert evaluate(run, data) == 1
-    assert 'outputs for 11 of 11 pictures are not finite' in capsys.readouterr().err
+    assert 'weights are not finite' in capsys.readouterr().err
 
 
 # Checkpoints that come and go ----------------------------------------------------------------------------------

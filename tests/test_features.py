@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from finetune import batches, features, images, inference, records, train
+from finetune import batches, engines, features, images, inference, records, train
 from finetune.errors import Error
 from finetune.features import Wanted
 from finetune.lazy import keras, tf
@@ -63,9 +63,9 @@ def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_pa
     model = classifier(freeze_before)
     model.get_layer('head').set_weights([50 * array for array in model.get_layer('head').get_weights()])
     kept = features.find_or_compute(wanted(data, model, dtype=dtype), tmp_path)
-    from_features = inference.outputs(inference.classify(zoo.parts(model).trained), kept.for_evaluation(4))
+    from_features = inference.outputs(engines.function(zoo.parts(model).trained), kept.for_evaluation(4))
     pictures = batches.for_evaluation(data, 'train', 16, 0.875, 4)
-    from_pictures = inference.outputs(inference.classify(model), pictures)
+    from_pictures = inference.outputs(engines.function(model), pictures)
     np.testing.assert_array_equal(from_features.labels, from_pictures.labels)
     np.testing.assert_allclose(from_features.logits, from_pictures.logits, atol=tolerance)
     assert np.ptp(from_pictures.logits, axis=0).max() > 10 * tolerance  # Else any logits would do.
@@ -82,7 +82,8 @@ def branching(include_top, weights, input_shape):
 
 
 @pytest.mark.parametrize(
-    ('trainable_from', 'cut'), [('last', 'sum'), ('sum', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
+    ('trainable_from', 'cut'),
+    [('last', 'sum'), ('sum', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
 def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, trainable_from, cut):
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(branching, 16, zoo.MINUS_ONE_TO_ONE))
     model = classifier(trainable_from)
@@ -274,7 +275,7 @@ def test_the_network_that_is_saved_is_whole_and_as_good_as_was_measured(data, di
     train_toy(data.directory, tmp_path / 'run', '--max_steps=4', *LAST_BLOCK)
     loaded = Run(tmp_path / 'run').load('last')
     pictures = batches.for_evaluation(data, 'validation', 16, 0.875, 4)
-    outputs = inference.outputs(inference.classify(loaded.model), pictures)
+    outputs = inference.outputs(engines.function(loaded.model), pictures)
     loss = -tf.nn.log_softmax(outputs.logits).numpy()[np.arange(7), outputs.labels].mean()
     with (tmp_path / 'run/metrics.csv').open() as file:
         *_, last = csv.DictReader(file)
@@ -314,7 +315,7 @@ def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_pat
     row, = csv.DictReader((tmp_path / 'run/metrics.csv').open())
     assert float(row['validation_precision_at_1']) == 1.0  # Their colour says it.
     model = Run(tmp_path / 'run').load('last').model
-    found = inference.outputs(inference.classify(model), batches.for_evaluation(data, 'validation', 16, 0.875, 4))
+    found = inference.outputs(engines.function(model), batches.for_evaluation(data, 'validation', 16, 0.875, 4))
     np.testing.assert_array_equal(found.logits.argmax(axis=1), found.labels)
     assert (found.logits[:, 0] <= zoo.NEVER).all()  # No training picture is background.
 

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / 'finetune'
 
 FLOORS = [
     ['errors', 'lazy', 'signals', 'tfrecord'],
-    ['terminal', 'command', 'jpeg', 'png', 'images', 'inference', 'logs', 'machine', 'metrics', 'models.layers',
-     'optimize', 'regression', 'towers', 'workers'],
+    ['terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'logs', 'machine', 'metrics',
+     'models.layers', 'optimize', 'regression', 'towers', 'workers'],
     ['drawings', 'gate', 'models.zoo', 'records', 'staging', 'weights'],
     ['batches', 'recipe', 'results', 'sources', 'sources.labels'],
     ['features', 'runs', 'sources.folders', 'conversion'],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, gate, inference, metrics, predict, records
+from finetune import batches, engines, gate, inference, metrics, predict, records
 from tests import toy_run
 
 
@@ -81,7 +81,7 @@ def test_a_picture_gets_the_probabilities_that_it_gets_in_eval(run, tmp_path, ca
     manifest = records.manifest(toy_run.LABELS, [split], 'JPEG', {})
     (tmp_path / 'data' / records.MANIFEST).write_text(json.dumps(manifest))
     pictures = batches.for_evaluation(records.open_records(tmp_path / 'data'), 'validation', 32, 0.875, 3)
-    evaluated = inference.outputs(inference.classify(run.load().model), pictures)
+    evaluated = inference.outputs(engines.function(run.load().model), pictures)
     expected = dict(zip(evaluated.filenames, metrics.probabilities(evaluated.logits), strict=True))
 
     spread = np.ptp(list(expected.values()), axis=0).max()

@@ -1,0 +1,77 @@
+"""What a training says before it begins and when it is done."""
+
+import shlex
+
+from finetune import recipe as recipes
+from finetune import runs, towers
+from finetune.lazy import tf
+from finetune.models import zoo
+from finetune.runs import Run
+from finetune.terminal import printable, say
+
+
+def introduce(run: Run, state: runs.State, data, strategy, start: list[str], parts: zoo.Parts | None) -> None:
+    """One screen: what was understood, and beside it the flags that change it."""
+    recipe, split = run.recipe, data.split(run.recipe.subset)
+    names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
+    shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
+    trains = sum(int(tf.size(v)) for v in state.model.trainable_variables)
+    validated = data.splits['validation'].records if 'validation' in data.splits else 'none'
+    rows = {
+        'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate; '
+                 f'{len(names)} classes: {shown}'],
+        'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'
+                    + (f', up to {recipe.feature_layers} (--feature_layers)' if recipe.feature_layers else '')],
+        'Start': start,
+        'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
+                   f'batch norm: {recipe.batch_norm} (--batch_norm)'],
+        **_about_length(recipe, parts),
+        'Features': _about_features(recipe, parts),
+        'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
+        'Output': [f'{printable(run.directory)} (--train_dir)'],
+    }
+    for title, lines in rows.items():
+        for i, line in enumerate(lines):
+            say(f'{title if i == 0 else "":<11}{line}')
+
+
+def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, list[str]]:
+    """What is done with the pictures, and for how long."""
+    if recipe.optimizer == 'regression':
+        return {'Optimizer': ['softmax regression: the best head, at once (--optimizer); weight decay is chosen on a '
+                              'held-out tenth of the training pictures']}
+    return {
+        'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}, '
+                      f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
+                      '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
+        'Pictures': [f'{recipe.batch_size} a step (--batch_size), {_about_distortion(recipe, parts)}'],
+        'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
+    }
+
+
+def _about_distortion(recipe: recipes.Recipe, parts: zoo.Parts | None) -> str:
+    if parts and recipe.views == 1:
+        return 'not distorted, since one view of each is kept (--views)'
+    return f'distortion {recipe.distortion} (--distortion)'
+
+
+def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str]:
+    """How what is frozen is computed; nothing where nothing is."""
+    if parts:
+        views = f'{recipe.views} views' if recipe.views > 1 else 'the central view'
+        return [f'all up to {parts.cut} is frozen: computed once for {views} of each picture (--views), kept in '
+                f'{recipe.feature_dtype} (--feature_dtype); --feature_cache=off computes it at every step']
+    if recipe.feature_cache == 'on' and recipe.trainable_from:
+        return [f'no place before {recipe.trainable_from} has all paths of the network pass through it, so what is '
+                'frozen is computed at every step (--trainable_from)']
+    return []
+
+
+def conclude(run: Run, data_dir: str) -> None:
+    best = run.best_step
+    later = '' if run.recipe.optimizer == 'regression' else ' (--epochs or --max_steps sets a later end)'
+    say(f'Done at step {run.steps()[-1]} of {run.recipe.max_steps}{later}.')
+    say(f'{printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
+        + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
+    say(f'Next:  finetune eval --checkpoint_dir={shlex.quote(printable(run.directory))} '
+        f'--data_dir={shlex.quote(printable(data_dir))} --run_once')

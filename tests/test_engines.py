@@ -1,0 +1,47 @@
+import importlib.util
+
+import numpy as np
+import pytest
+
+from finetune import engines, pretrained, runs
+from finetune import recipe as recipes
+from finetune.errors import UsageError
+from finetune.lazy import tf
+from finetune.models import zoo
+
+needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
+
+
+@needs_openvino
+def test_openvino_answers_as_tensorflow_does():
+    """With weights that have learned something: a new network says nearly the same of every picture."""
+    recipe = recipes.plan({'pretrained': 'sample', 'fine_tune': True}, pretrained.network('sample'), 100)
+    model = runs.build_model(recipe, 4)
+    pretrained.restore(model, pretrained.read(recipe), ('background', 'a', 'b', 'c'), fine_tune=True)
+    pictures = tf.random.stateless_uniform((5, 96, 96, 3), (1, 2))
+    ours, theirs = (engines.function(model, engine)(pictures).numpy() for engine in engines.ENGINES)
+    assert np.ptp(ours, axis=0).max() > 1e-3
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+@needs_openvino
+def test_any_batch_size_runs():
+    logits_of = engines.function(zoo.build('toy', 4, image_size=16), 'openvino')
+    assert [logits_of(tf.zeros((size, 16, 16, 3))).shape[0] for size in (1, 7, 32)] == [1, 7, 32]
+
+
+def test_without_openvino_tensorflow_is_chosen_and_asking_for_it_names_what_to_install(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, 'find_spec', lambda name: None)
+    assert engines.choose(None) == 'tensorflow'
+    with pytest.raises(UsageError, match=r'finetune\[openvino\]'):
+        engines.choose('openvino')
+
+
+def test_openvino_is_chosen_only_where_it_can_do_the_work(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, 'find_spec', lambda name: object())
+    assert engines.choose(None) == 'openvino'
+    assert engines.choose('tensorflow') == 'tensorflow'
+    assert engines.choose(None, towers=2) == 'tensorflow'
+    assert engines.choose(None, mixed_precision=True) == 'tensorflow'
+    with pytest.raises(UsageError, match='--num_gpus'):
+        engines.choose('openvino', towers=2)
