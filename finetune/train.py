@@ -73,10 +73,14 @@ def train(flags: SimpleNamespace) -> None:
 
 
 def build_state(run: Run, train_records: int, strategy) -> runs.State:
-    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
-    recipe = run.recipe
-    model = runs.build_model(recipe, len(run.labels), strategy)
+    """Everything that training changes, new."""
+    model = runs.build_model(run.recipe, len(run.labels), strategy)
     zoo.switch_off(model, _unused(run))
+    return state_of(model, run.recipe, train_records, strategy)
+
+
+def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
+    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
     decay_steps = max(1, int(train_records / recipe.batch_size * recipe.num_epochs_per_decay))
     groups = []
     with strategy.scope():
