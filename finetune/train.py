@@ -117,8 +117,11 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
         batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
         while step < recipe.max_steps and not journal.patience_is_over():
-            steps = journal.steps_to_next_line(step) if feed.kept else 1  # Those of a head are far below a millisecond.
-            loss = updates(batch_iterator, tf.constant(steps))
+            if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
+                steps = journal.steps_to_next_line(step)
+                loss = updates(batch_iterator, tf.constant(steps))
+            else:
+                steps, loss = 1, update(journal.next_batch(batch_iterator))
             step += steps
             journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
@@ -195,7 +198,7 @@ def training_step(
 
 
 def in_one_call(update: Callable, strategy) -> Callable:
-    """A function (iterator over batches, steps) -> last loss: a call from Python costs more than a short step."""
+    """A function (iterator over batches, steps) -> last loss."""
     def updates(batch_iterator, steps):
         loss = 0.0
         for _ in tf.range(steps):
