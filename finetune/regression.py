@@ -83,7 +83,7 @@ class _Problem:
         records, views, channels = features.shape
         rows = features.reshape(records * views, channels).astype(np.float32)
         mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-        deviation[deviation < 1e-6] = 1.0  # A feature that never varies says nothing.
+        deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0  # A feature that never varies says nothing.
         rows -= mean
         rows /= deviation
         return cls(rows, np.repeat(labels, views), views, classes, label_smoothing, mean, deviation)
