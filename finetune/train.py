@@ -25,6 +25,7 @@ FLAGS = command.Flags(
 FLAGS.group('places')
 FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
+FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; they may be deleted at any time '
              '(default: features in --data_dir)')
 recipes.add_flags(FLAGS)
@@ -52,6 +53,8 @@ def train(flags: SimpleNamespace) -> None:
     """Opens the records, opens or makes the run, restores what there is to restore, and trains."""
     _check_usage(flags)
     data = records.open_records(flags.data_dir)
+    if flags.verify:
+        records.verify(data)
     tf.debugging.set_log_device_placement(flags.log_device_placement)
     strategy = towers.strategy(flags.num_gpus)
     run = _open_run(flags, data)

@@ -236,6 +236,15 @@ def test_a_run_says_what_it_depends_on(data, tmp_path):
     assert facts['versions']['keras'] == keras.version()
 
 
+def test_a_shard_that_was_changed_is_named_when_it_is_asked_for(data, tmp_path, capfd):
+    shard = data / 'train-00001-of-00002'
+    content = bytearray(shard.read_bytes())
+    content[-20] ^= 1
+    shard.write_bytes(content)
+    assert train_toy(data, tmp_path / 'run', '--max_steps=1', '--verify') == 1
+    assert 'train-00001-of-00002: its sha256 differs' in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(('waiting', 'said'), [(0.1, 0), (0.5, 1)])
 def test_a_slow_input_is_named_once_with_what_helps(data, tmp_path, monkeypatch, capfd, waiting, said):
     now, next_batch = [0.0], journal.Journal.next_batch
