@@ -320,8 +320,9 @@ def solve_toy(data, directory, *flags) -> int:
                        '--freeze_backbone', *flags])
 
 
-def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_path, capfd):
-    assert solve_toy(data, tmp_path / 'run') == 0
+@pytest.mark.parametrize('flags', [(), ('--num_gpus=2', '--views=2', '--label_smoothing=0.1')])
+def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_path, capfd, flags):
+    assert solve_toy(data, tmp_path / 'run', *flags) == 0
     out = capfd.readouterr()
     assert 'softmax regression' in out.err and 'held-out loss' in out.out
     row, = csv.DictReader((tmp_path / 'run/metrics.csv').open())

@@ -2,6 +2,7 @@
 
     python -m tools.benchmark all --photos=flower_photos --weights=WEIGHTS > benchmarks.jsonl
     python -m tools.benchmark input eval --photos=flower_photos --weights=WEIGHTS
+    python -m tools.benchmark table < benchmarks.jsonl
 
 One JSON object a line: what, unit, ours and theirs (mean, std), ratio (mean, std), n, goal, machine, versions. The two
 sides take turns within one process after one turn each that does not count, so that a busy machine slows both.
@@ -21,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -360,8 +361,8 @@ def scale(place: Place) -> Iterator[dict]:
         (seconds, megabytes), (more_seconds, more_megabytes) = found[2_000][verb], found[20_000][verb]
         yield {'what': f'{verb} of 20,000 drawn pictures, against 2,000', 'n': 1, 'unit': 'seconds and MB at most',
                'ours': [round(more_seconds, 1), round(more_megabytes)], 'theirs': [round(seconds, 1), round(megabytes)],
-               'time_ratio': round(more_seconds / seconds, 2), 'memory_ratio': round(more_megabytes / megabytes, 3),
-               'goal': {'time_ratio': 10 * 1.1, 'memory_ratio': 1.1}}
+               'ratio': {'time': round(more_seconds / seconds, 2), 'memory': round(more_megabytes / megabytes, 3)},
+               'goal': {'time': 11.0, 'memory': 1.1}}
 
 
 def _small_photos(folder: Path, count: int) -> Path:
@@ -401,7 +402,27 @@ BENCHMARKS = {each.__name__: each for each in (
     input, step, blocks, features, eval, head, build, cold, stock_keras, scale)}
 
 
+def table(lines: Iterable[str]) -> str:
+    """The measurements as rows of Markdown."""
+    rows = ['| what | unit | ours | theirs | ratio | n | goal |', '|---|---|---|---|---|---|---|']
+    for found in map(json.loads, lines):
+        cells = [_cell(found.get(name, '')) for name in ('what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')]
+        rows.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(rows)
+
+
+def _cell(value) -> str:
+    if isinstance(value, dict) and 'mean' in value:
+        return f'{value["mean"]:.4g} ± {value["std"]:.2g}' if value['std'] else f'{value["mean"]:.4g}'
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {number:g}' for name, number in value.items())
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+
 def main() -> None:
+    if sys.argv[1:] == ['table']:
+        print(table(sys.stdin))
+        return
     parser = argparse.ArgumentParser(prog='python -m tools.benchmark', description=__doc__.splitlines()[0])
     parser.add_argument('names', nargs='+', choices=[*BENCHMARKS, 'all'], help='which')
     parser.add_argument('--photos', type=Path, required=True, help='folder of class folders')
