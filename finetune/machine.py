@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.lazy import tf
 
-PACKAGES = ('finetune', 'tensorflow', 'keras', 'numpy', 'pillow')
+PACKAGES = ('finetune', 'tensorflow', 'keras', 'numpy', 'scipy', 'pillow', 'openvino')
 
 
 def describe() -> dict:
