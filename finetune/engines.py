@@ -19,9 +19,9 @@ def choose(asked: str | None, mixed_precision: bool = False, towers: int = 1) ->
     """The engine that was asked for, or the fastest that is installed. OpenVINO is for one tower on a CPU."""
     installed = importlib.util.find_spec('openvino') is not None
     if asked == 'openvino' and not installed:
-        raise UsageError("--engine=openvino needs a package that is not installed: pip install 'finetune[openvino]'")
+        raise UsageError("--engine=openvino needs a package that is not installed: pip install openvino")
     if asked == 'openvino' and towers > 1:
-        raise UsageError('--engine=openvino uses all cores of the CPU as one tower: leave --num_gpus out')
+        raise UsageError('--engine=openvino uses all cores of the CPU as one tower: --num_gpus=1')
     on_a_cpu = towers == 1 and not tf.config.list_physical_devices('GPU')
     return asked or ('openvino' if installed and on_a_cpu and not mixed_precision else 'tensorflow')
 

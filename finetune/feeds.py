@@ -18,6 +18,7 @@ class Feed:
     records: int  # An epoch.
     training: Callable  # Steps done -> a dataset of full batches without end, from the next step's on.
     validation: object | None  # A finite dataset of all validation records.
+    from_features: bool = False
     kept: features.Features | None = None  # Of the training pictures, where the head alone trains.
 
 
@@ -51,5 +52,6 @@ def of_features(
         data.split(recipe.subset).records,
         lambda first_step: train.for_training(recipe.batch_size, recipe.seed, first_step),
         validation and validation.for_evaluation(FEATURES_AT_A_TIME if parts.head_only else recipe.batch_size),
-        train if parts.head_only else None,
+        from_features=True,
+        kept=train if parts.head_only else None,
     )

@@ -14,7 +14,7 @@ from finetune.logs import MetricsFile, Scalars
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
 
-MUCH_WAITING = 0.2  # Share of the time.
+MUCH_WAITING = 0.5  # Share of the time.
 STEPS_TO_WARM_UP = 20
 SECONDS_BETWEEN_SAVES = 10  # At ends of epochs that take less: saving must not take longer than training.
 
@@ -71,10 +71,18 @@ class Journal:
             self.scalars.write(step, {'loss': loss, 'learning_rate': self._learning_rate()})
 
     def _tell_of_waiting(self, step: int, share: float) -> None:
-        """Once, where the pictures come too slowly; the first steps always wait for them."""
-        if share < MUCH_WAITING or self._spoke_of_waiting or step - self._first_step < STEPS_TO_WARM_UP:
+        """Once, where the pictures come too slowly; the first steps always wait for them.
+
+        Not on a GPU: there we run ahead of the device and wait for pictures that it does not need yet.
+        """
+        warming_up = step - self._first_step < STEPS_TO_WARM_UP
+        if share < MUCH_WAITING or self._spoke_of_waiting or warming_up or tf.config.list_physical_devices('GPU'):
             return
         self._spoke_of_waiting = True
+        if self.feed.from_features:
+            say(f'Input is the bottleneck: {share:.0%} of the time goes into reading kept features. '
+                'A --feature_dir on a faster disk helps, or fewer --views.')
+            return
         say(f'Input is the bottleneck: {share:.0%} of the time goes into waiting for pictures. '
             'Records built with --short_side are read faster; --num_preprocess_threads sets how many threads decode.')
 
@@ -153,8 +161,8 @@ class Journal:
         return step * self.recipe.batch_size // self.feed.records
 
     def _learning_rate(self) -> float:
-        optimizer, _ = self.state.groups[0]
-        return float(optimizer.learning_rate)
+        """Of the head; not a number where it is solved for at once."""
+        return float(self.state.groups[0][0].learning_rate) if self.state.groups else math.nan
 
     def _validated(self) -> list[dict]:
         return [row for row in self.table.rows() if row['validation_precision_at_1']]

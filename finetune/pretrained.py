@@ -89,10 +89,14 @@ def read(recipe: Recipe) -> Source:
 
 def restore(model, source: Source, labels: Sequence[str], fine_tune: bool) -> Report:
     """Copies the source's weights into the model, by name and shape; with `fine_tune` the head stays new."""
-    backbone = model.get_layer('backbone').layers
-    keys, left_over = source.weights.match(backbone)
+    ours = {layer.name for layer in model.get_layer('backbone').layers}
+    layers = zoo.whole(model.get_layer('backbone')).layers
+    keys, left_over = source.weights.match(layers)
     restored, missing, zeros = [], [], []
-    for key, layer in zip(keys, [layer for layer in backbone if layer.weights], strict=True):
+    for key, layer in zip(keys, [layer for layer in layers if layer.weights], strict=True):
+        if layer.name not in ours:
+            left_over += [key] if key else []
+            continue
         arrays = source.weights.layers.get(key, [])
         if [array.shape for array in arrays] != [tuple(weight.shape) for weight in layer.weights]:
             missing.append(_mismatch(layer, arrays))

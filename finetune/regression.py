@@ -1,6 +1,6 @@
 """Softmax regression: the best linear head on features that stay as they are, found without a learning rate.
 
-The loss, cross-entropy plus weight decay, is convex: it has one minimum, which L-BFGS finds in a few dozen passes
+The loss, cross-entropy plus weight decay, is convex: it has one minimum, which L-BFGS approaches in a few dozen passes
 over the features, whatever the seed. How much weight decay is good is asked of a tenth of the pictures that is held
 out (of all tenths in turn, where pictures are few); then the head is fitted to all of them.
 """
@@ -11,13 +11,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from finetune.errors import Error
 from finetune.lazy import tf
 
 ENOUGH = 100  # Held-out pictures to choose by; where a tenth has fewer, several are held out in turn.
 WEIGHT_DECAYS = tuple(10.0 ** (-half / 2) for half in range(13))  # 1 to 1e-6, the strongest first.
 WORSE = 1.1  # A held-out loss so many times the best one ends the search: weaker decay only makes it worse.
 PASSES = 500  # At most; fits of real features need 30 to 150.
-TOLERANCE = 1e-5  # Relative change of the loss at which a fit ends; smaller ones change no answer.
+TOLERANCE = 1e-5  # Change of the loss, and
+SLOPE = 1e-5  # largest part of its gradient, at which a fit ends; smaller ones change no answer that we saw.
+MOST_BYTES = 2**32  # Of features in float32; a fit holds them three times.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,9 @@ def fit(
     Classes without pictures have zeros. `seed` decides which pictures are held out; `tell` hears of every weight decay
     that was tried.
     """
+    if 4 * features.size > MOST_BYTES:
+        raise Error(f'the features of {len(features)} pictures take {4 * features.size / 1e9:.0f} GB, too much to '
+                    'solve for the head at once. Train it step by step: add --epochs=10.')
     occurring = np.unique(labels)
     problem = _Problem.of(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing)
     weight_decay, start = _choose(problem, seed, tell)
@@ -83,7 +89,8 @@ class _Problem:
         records, views, channels = features.shape
         rows = features.reshape(records * views, channels).astype(np.float32)
         mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-        deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0  # A feature that never varies says nothing.
+        # What varies by less than its precision holds, says nothing: it is rounding.
+        deviation[deviation <= np.finfo(features.dtype).eps * np.abs(mean)] = 1.0
         rows -= mean
         rows /= deviation
         return cls(rows, np.repeat(labels, views), views, classes, label_smoothing, mean, deviation)
@@ -102,7 +109,8 @@ class _Problem:
         from scipy.optimize import minimize  # Here: it takes a third of a second.
 
         shape = (self.rows.shape[1] + 1, self.classes)
-        rows, targets = tf.constant(self.rows), tf.constant(self._targets())
+        with tf.device('CPU'):  # A GPU may multiply with ten bits, and L-BFGS follows every one of them.
+            rows, targets = tf.constant(self.rows), tf.constant(self._targets())
 
         def at(flat: np.ndarray) -> tuple[float, np.ndarray]:
             weights = tf.constant(flat.reshape(shape), tf.float32)
@@ -111,7 +119,7 @@ class _Problem:
 
         found = minimize(
             at, np.zeros(shape).ravel() if start is None else start.ravel(), jac=True,
-            method='L-BFGS-B', options={'maxiter': PASSES, 'maxfun': 2 * PASSES, 'ftol': TOLERANCE})
+            method='L-BFGS-B', options={'maxiter': PASSES, 'maxfun': 2 * PASSES, 'ftol': TOLERANCE, 'gtol': SLOPE})
         return found.x.reshape(shape).astype(np.float32), float(found.fun)
 
     def measure(self, weights: np.ndarray) -> tuple[float, float]:

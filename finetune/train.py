@@ -59,20 +59,27 @@ def train(flags: SimpleNamespace) -> None:
     strategy = towers.strategy(flags.num_gpus)
     run = _open_run(flags, data)
     with run.lock():
-        _check_towers(run.recipe, strategy)
+        if run.recipe.optimizer != 'regression':
+            _check_towers(run.recipe, strategy)
         source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
         state = build_state(run, data.split(run.recipe.subset).records, strategy)
         start = _start(run, state, source)
         parts = zoo.parts(state.model) if run.recipe.feature_cache == 'on' else None
         briefing.introduce(run, state, data, strategy, start, parts)
-        try:
-            feed = _feed(run.recipe, state.model, data, parts, flags)
-            work = solve_head if run.recipe.optimizer == 'regression' else train_steps
-            work(run, state, feed, strategy, flags)
-        except tf.errors.DataLossError:
-            records.verify(data)  # If a shard is damaged, this names it.
-            raise
+        if run.recipe.optimizer != 'regression' or not run.steps():  # A head that is solved for is done.
+            _work(run, state, data, parts, strategy, flags)
     briefing.conclude(run, flags.data_dir)
+
+
+def _work(run: Run, state: runs.State, data, parts: zoo.Parts | None, strategy, flags: SimpleNamespace) -> None:
+    """Everything that takes long."""
+    try:
+        feed = _feed(run.recipe, state.model, data, parts, flags)
+        work = solve_head if run.recipe.optimizer == 'regression' else train_steps
+        work(run, state, feed, strategy, flags)
+    except tf.errors.DataLossError:
+        records.verify(data)  # If a shard is damaged, this names it.
+        raise
 
 
 def build_state(run: Run, train_records: int, strategy) -> runs.State:
@@ -138,9 +145,7 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
 
 
 def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
-    """One step, to the head that fits best. It takes seconds, so a signal on the way just ends it."""
-    if int(state.step.numpy()):
-        return
+    """One step, to the head that fits best. A signal on the way just ends it: the features are kept."""
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
     with Progress('Training', 1, 'step') as progress:
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
@@ -247,6 +252,9 @@ def _open_run(flags: SimpleNamespace, data) -> Run:
         run = Run(directory)
         split = data.split(run.recipe.subset)
         _check_same(run, typed, data, flags.override)
+        if run.recipe.optimizer == 'regression' and run.records['fingerprint'] != data.fingerprint:
+            raise Error(f'the head in {printable(run.directory)} was solved on other records and does not go on. '
+                        'Use another --train_dir.')
         if flags.pretrained:
             say(f'--pretrained is not used: {printable(directory)} has a checkpoint')
         run.change(recipes.extend(run.recipe, typed, split.records), _remembered(data, split))

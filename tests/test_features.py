@@ -9,10 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from finetune import batches, engines, features, images, inference, records, train
+from finetune import batches, engines, eval, features, images, inference, records, train
 from finetune.errors import Error
 from finetune.features import Wanted
-from finetune.lazy import keras, tf
+from finetune.lazy import tf
 from finetune.models import zoo
 from finetune.runs import Run
 from tests import toy_net, toy_records
@@ -71,21 +71,11 @@ def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_pa
     assert np.ptp(from_pictures.logits, axis=0).max() > 10 * tolerance  # Else any logits would do.
 
 
-def branching(include_top, weights, input_shape):
-    """first -> (left, right) -> sum -> last: everything passes through `first` and through `sum`."""
-    pixels = keras.Input(input_shape)
-    first = keras.layers.Conv2D(4, 3, name='first')(pixels)
-    left = keras.layers.Conv2D(4, 3, name='left')(first)
-    right = keras.layers.Conv2D(4, 3, name='right')(first)
-    joined = keras.layers.Add(name='sum')([left, right])
-    return keras.Model(pixels, keras.layers.Conv2D(4, 3, name='last')(joined))
-
-
 @pytest.mark.parametrize(
     ('trainable_from', 'cut'),
     [('last', 'sum'), ('sum', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
 def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, trainable_from, cut):
-    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(branching, 16, zoo.MINUS_ONE_TO_ONE))
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
     model = classifier(trainable_from)
     parts = zoo.parts(model)
     assert (parts and parts.cut) == cut
@@ -98,12 +88,18 @@ def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, t
 
 @pytest.mark.parametrize(('trainable_from', 'cut'), [('', 'right,last'), ('last', 'first'), ('right', 'first')])
 def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut(monkeypatch, trainable_from, cut):
-    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(branching, 16, zoo.MINUS_ONE_TO_ONE))
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
     model = classifier(trainable_from, feature_layers=('right', 'last'))
     parts = zoo.parts(model)
     assert parts.cut == cut
     pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
     np.testing.assert_allclose(parts.trained(parts.frozen(pictures)), model(pictures), atol=1e-6)
+
+
+def test_where_nothing_with_weights_trains_in_the_backbone_the_head_alone_does(monkeypatch):
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
+    model = classifier('sum', feature_layers=('sum',))
+    assert zoo.parts(model).head_only
 
 
 def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
@@ -342,6 +338,31 @@ def test_a_head_that_is_solved_for_needs_no_second_time(data, directory, tmp_pat
     assert_equal_variables(before, variables(tmp_path / 'run'), rtol=0, atol=0)
     assert solve_toy(data, tmp_path / 'run', '--epochs=3') == 2
     assert 'solved at once' in capfd.readouterr().err
+
+
+def test_a_solved_head_does_not_pretend_to_know_other_records(data, directory, tmp_path, capfd):
+    solve_toy(data, tmp_path / 'run')
+    before = (tmp_path / 'run/recipe.json').read_bytes()
+    other = records.open_records(toy_records.write(tmp_path / 'other', train=21, seed=7))
+    assert solve_toy(other, tmp_path / 'run', '--override') == 1
+    assert 'solved on other records' in capfd.readouterr().err
+    assert (tmp_path / 'run/recipe.json').read_bytes() == before
+
+
+def test_too_many_features_to_solve_at_once_are_named_with_the_way_out(data, directory, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(train.regression, 'MOST_BYTES', 100)
+    assert solve_toy(data, tmp_path / 'run') == 1
+    assert 'add --epochs=10' in capfd.readouterr().err
+    assert solve_toy(data, tmp_path / 'run', '--epochs=1') == 0
+
+
+def test_a_head_on_several_layers_is_the_same_in_every_command(data, directory, tmp_path, capfd):
+    assert solve_toy(data, tmp_path / 'run', '--feature_layers=first_bn,last_conv') == 0
+    assert eval.main([f'--checkpoint_dir={tmp_path}/run', f'--data_dir={data.directory}', '--run_once']) == 0
+    assert 'precision @ 1 = 1.0000' in capfd.readouterr().out
+    again = ('--fine_tune', f'--pretrained={tmp_path}/run')
+    assert solve_toy(data, tmp_path / 'again', *again) == 0
+    assert Run(tmp_path / 'again').recipe.feature_layers == 'first_bn,last_conv'
 
 
 def test_an_interrupted_solution_leaves_nothing_that_looks_like_one(data, directory, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from finetune.errors import Error
 from finetune.lazy import keras
 from finetune.models import zoo
 from finetune.runs import Run
-from tests import toy_records
+from tests import toy_net, toy_records
 from tests.shared import FLOWERS, WEIGHTS, needs_flowers, needs_weights
 
 OTHER_LABELS = ('background', 'cat', 'dog', 'fish', 'cow', 'hen')
@@ -297,3 +297,20 @@ def test_every_network_takes_pixels_between_0_and_1():
         ours = zoo.layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr)(grey / 255)
         theirs = getattr(keras.applications, module).preprocess_input(grey.copy())
         np.testing.assert_allclose(ours, theirs, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize('feature_layers', [('right',), ('right', 'last')])
+def test_the_beginning_of_a_network_gets_its_own_weights_from_a_file_of_all(monkeypatch, tmp_path, feature_layers):
+    """Keras 3 files number layers of a kind; without `left`, `right` would be the second convolution instead."""
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
+    zoo.start_afresh(seed=5)
+    stored = zoo.backbone('toy', 16)
+    stored.save_weights(tmp_path / 'all.weights.h5')
+    zoo.start_afresh(seed=6)
+    model = zoo.build('toy', 3, image_size=16, feature_layers=feature_layers)
+    source = pretrained.Source('all', weights.read(tmp_path / 'all.weights.h5'))
+    report = pretrained.restore(model, source, ('background', 'a', 'b'), fine_tune=True)
+    for layer in model.get_layer('backbone').layers:
+        for ours, theirs in zip(layer.get_weights(), stored.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert bool(report.left_over) == (feature_layers == ('right',))

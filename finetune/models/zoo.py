@@ -172,7 +172,14 @@ def _ending_at(body, feature_layers: Sequence[str]):
     flat = [end.name for end in ends if len(end.output.shape) != 4]
     if flat:
         raise Error(f'--feature_layers={",".join(feature_layers)}: {flat[0]} has no height and width to average over.')
-    return keras.Model(body.input, [end.output for end in ends], name='backbone')
+    ending = keras.Model(body.input, [end.output for end in ends], name='backbone')
+    ending.whole = lambda: body  # Called, or Keras would count the layers of the rest as ours.
+    return ending
+
+
+def whole(backbone):
+    """The network that `backbone` is the beginning of: files number its layers in the order of all of them."""
+    return backbone.whole() if hasattr(backbone, 'whole') else backbone
 
 
 def _head(features: int, classes: int, dropout: float, seed: int):
@@ -226,7 +233,7 @@ def parts(model) -> Parts | None:
     images = keras.Input(model.input_shape[1:], name='image')
     ranged = model.get_layer('pixel_range')(images)
     backbone, pool, head = (model.get_layer(name) for name in ('backbone', 'features', 'head'))
-    if not any(layer.trainable for layer in backbone.layers):
+    if not backbone.trainable_weights:
         pooled = keras.Input(head.input_shape[1:], name='stored')
         cut = ','.join(_maker(output).name for output in backbone.outputs)
         return Parts(cut, True, keras.Model(images, pool(backbone(ranged))), keras.Model(pooled, head(pooled)))
