@@ -8,9 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'finetune'
 
 FLOORS = [
-    ['errors', 'lazy', 'signals', 'tfrecord'],
+    ['errors', 'lazy', 'models.layers', 'signals', 'tfrecord'],
     ['terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'logs', 'machine', 'metrics',
-     'models.layers', 'optimize', 'regression', 'towers', 'workers'],
+     'models.all_cnn', 'models.alexnet', 'models.densenet_bc', 'models.mnist_cnn', 'models.resnet_cifar', 'optimize',
+     'regression', 'towers', 'workers'],
     ['drawings', 'gate', 'models.zoo', 'records', 'staging', 'weights'],
     ['batches', 'recipe', 'results', 'sources', 'sources.labels'],
     ['features', 'runs', 'sources.folders', 'conversion'],
