@@ -1,8 +1,9 @@
 """The named recipes, and the command that lists them."""
 
+import numpy as np
 import pytest
 
-from finetune import catalogue, recipe, recipes, train
+from finetune import catalogue, recipe, recipes, runs, train
 from finetune.models import zoo
 from tests import toy_records
 
@@ -61,3 +62,15 @@ def test_the_start_screen_says_which_recipe_it_is_and_what_was_changed(tmp_path,
     assert train.main([*flags, '--max_steps=3']) == 0  # It goes on.
     assert train.main([*flags[:2], '--recipe=alexnet_mnist']) == 1
     assert '--recipe was mnist_cnn and is now alexnet_mnist' in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_cnn_learns_on_two_towers_what_it_learns_on_one(tmp_path):
+    data = toy_records.write(tmp_path / 'records')
+    for towers in (1, 2):
+        assert train.main([
+            f'--data_dir={data}', f'--train_dir={tmp_path}/{towers}', f'--num_gpus={towers}', '--recipe=all_cnn_cifar10',
+            '--width=0.1', '--image_size=16', '--dropout=0', '--batch_size=8', '--max_steps=10']) == 0
+    one, two = (runs.Run(tmp_path / str(towers)).load('last').model.get_weights() for towers in (1, 2))
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)

@@ -37,8 +37,8 @@ def stairs(rate: float, by_epoch: dict[float, float]) -> Callable:
     return at
 
 
-def sgd(momentum: float, nesterov: bool = False) -> Callable:
-    return lambda: keras.optimizers.SGD(momentum=momentum, nesterov=nesterov)
+def sgd(momentum: float, **more) -> Callable:
+    return lambda: keras.optimizers.SGD(momentum=momentum, **more)
 
 
 def rmsprop():
@@ -56,7 +56,8 @@ STOCK = {
         sgd(0.9, nesterov=True), stairs(0.1, {101: 0.01, 181: 0.0005}), l2=1e-4,
         changes={'width': 0.25, 'image_size': 16}),
     'all_cnn_cifar10': Stock(
-        sgd(0.9, nesterov=True), lambda step: 0.1 / (1 + step / (640 * STEPS_PER_EPOCH)), changes={'width': 0.1}),
+        sgd(0.9, nesterov=True, global_clipnorm=0.1), lambda step: 0.1 / (1 + step / (640 * STEPS_PER_EPOCH)),
+        changes={'width': 0.1}),
     'inception_v3_flowers': Stock(
         rmsprop, lambda step: 0.001 * 0.16 ** (step // 3), l2=2e-5, smoothing=0.1,
         changes={'image_size': 75, 'feature_layers': 'mixed1', 'pretrained': '', 'fine_tune': False}),

@@ -32,15 +32,19 @@ def backbone(include_top: bool, weights, input_shape, alpha: float = 1.0, dropou
     for number, filters in enumerate((384, 256, 256), 3):
         x = _convolution(x, filters * alpha, 3, f'conv{number}')
     x = _pool(x, padding, 'pool5')
-    x = _convolution(x, 4096 * alpha, x.shape[1:3], 'dense6', padding='valid')  # As large as what it sees: dense.
+    x = _dense(keras.layers.Flatten(name='flat')(x), 4096 * alpha, 'dense6')
     x = keras.layers.Dropout(dropout, seed=seed + 6, name='dropout6')(x)
-    x = _convolution(x, 4096 * alpha, 1, 'dense7')
-    return keras.Model(pixels, x)
+    x = _dense(x, 4096 * alpha, 'dense7')
+    return keras.Model(pixels, keras.layers.Reshape((1, 1, -1), name='feature_map')(x))
 
 
 def _convolution(x, filters: float, size, name: str, strides: int = 1, padding: str = 'same'):
     return keras.layers.Conv2D(
         round(filters), size, strides, padding, activation='relu', kernel_initializer='he_normal', name=name)(x)
+
+
+def _dense(x, units: float, name: str):
+    return keras.layers.Dense(round(units), activation='relu', kernel_initializer='he_normal', name=name)(x)
 
 
 def _pool(x, padding: str, name: str):

@@ -20,7 +20,8 @@ def backbone(include_top: bool, weights, input_shape, alpha: float = 1.0, dropou
     x = pixels
     for number, (filters, size, stride) in enumerate(LAYERS, 1):
         x = keras.layers.Conv2D(
-            round(filters * alpha), size, stride, 'same', activation='relu', name=f'conv{number}')(x)
+            round(filters * alpha), size, stride, 'same', activation='relu', kernel_initializer='he_normal',
+            name=f'conv{number}')(x)
         if stride == 2:
             x = keras.layers.Dropout(dropout, seed=seed + number, name=f'dropout{number}')(x)
     return keras.Model(pixels, x)
