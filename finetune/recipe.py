@@ -40,8 +40,8 @@ class Recipe:
         'recipe', '', 'a named recipe to begin with, which other flags change (`finetune recipes` lists them)')
 
     model: str = _option(
-        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; mnist_cnn, alexnet, '
-        'resnet20_cifar, densenet_bc, all_cnn (default: that of --pretrained, else mobilenet_v2)')
+        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; mnist_cnn, '
+        'alexnet, resnet20_cifar, densenet_bc, all_cnn (default: that of --pretrained, else mobilenet_v2)')
     width: float = _option(
         'network', None, 'width multiplier of the MobileNets (default: that of --pretrained, else 1.0)', least=0.01)
     image_size: int = _option(

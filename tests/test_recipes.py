@@ -69,8 +69,9 @@ def test_all_cnn_learns_on_two_towers_what_it_learns_on_one(tmp_path):
     data = toy_records.write(tmp_path / 'records')
     for towers in (1, 2):
         assert train.main([
-            f'--data_dir={data}', f'--train_dir={tmp_path}/{towers}', f'--num_gpus={towers}', '--recipe=all_cnn_cifar10',
-            '--width=0.1', '--image_size=16', '--dropout=0', '--batch_size=8', '--max_steps=10']) == 0
+            f'--data_dir={data}', f'--train_dir={tmp_path}/{towers}', f'--num_gpus={towers}',
+            '--recipe=all_cnn_cifar10', '--width=0.1', '--image_size=16', '--dropout=0', '--batch_size=8',
+            '--max_steps=10']) == 0
     one, two = (runs.Run(tmp_path / str(towers)).load('last').model.get_weights() for towers in (1, 2))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)
