@@ -28,6 +28,7 @@ FLAGS.group('what')
 FLAGS.string('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
 FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('subset', 'validation', 'split to evaluate on')
+FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 FLAGS.integer('num_examples', None, 'only the first so many records (default: all)', least=1)
 FLAGS.string('checkpoint', None, 'best, last or a step, for --run_once (default: best; last if there is none)')
 FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
@@ -54,6 +55,8 @@ def evaluate(flags: SimpleNamespace) -> None:
     required = _check_usage(flags)
     strategy = towers.strategy(flags.num_gpus)  # First: towers on CPUs must exist before TensorFlow starts.
     data = records.open_records(flags.data_dir)
+    if flags.verify:
+        records.verify(data)
     if not flags.run_once:
         watch(flags, data, strategy)
     run = Run(flags.checkpoint_dir)

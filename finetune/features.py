@@ -18,7 +18,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,9 @@ from finetune.models import zoo
 from finetune.records import Records
 from finetune.terminal import Progress, printable, say
 
-FORMAT = 1  # Another one where the same facts would give other bytes.
+FORMAT = 2  # Another one where the same facts would give other bytes.
 PASS_BATCH = 32  # Pictures times views.
+IN_MEMORY = 2**30  # Bytes of features that training holds a copy of; larger files are read as it goes.
 SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.
 
 
@@ -97,14 +98,41 @@ class Features:
 
     def for_training(self, batch_size: int, seed: int, first_step: int = 0):
         """Full batches without end, from the one that step `first_step` uses on; the step alone decides its batch."""
-        shape = (batch_size, *self.rows['features'].shape[2:])
+        count, views = self.rows['features'].shape[:2]
 
-        def batch(step):
-            labels, features = tf.numpy_function(
-                lambda step: self._batch(batch_size, seed, int(step)), [step], (tf.int32, tf.float32), stateful=False)
-            return {'image': tf.ensure_shape(features, shape), 'label': tf.ensure_shape(labels, (batch_size,))}
+        def epoch(number):
+            places = tf.numpy_function(
+                lambda number: _epoch(count, views, seed, int(number)), [number], tf.int64, stateful=False)
+            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(places, (count, 2)))
 
-        return tf.data.Dataset.range(first_step, 2**62).map(batch).prefetch(tf.data.AUTOTUNE)
+        first_epoch, first_place = divmod(first_step * batch_size, count)
+        places = tf.data.Dataset.range(first_epoch, 2**62).flat_map(epoch).skip(first_place)
+        places = places.batch(batch_size, drop_remainder=True)
+        return places.map(self._in_memory() if self.rows.nbytes < IN_MEMORY else self._on_disk()).prefetch(
+            tf.data.AUTOTUNE)
+
+    def _in_memory(self) -> Callable:
+        """Places [b, 2] (record, view) -> a batch, from one copy of all features."""
+        features, labels = tf.constant(self.rows['features']), tf.constant(self.rows['label'])
+
+        def batch(places):
+            return {'image': tf.cast(tf.gather_nd(features, places), tf.float32),
+                    'label': tf.gather(labels, places[:, 0])}
+
+        return batch
+
+    def _on_disk(self) -> Callable:
+        """The same, from the file; the system keeps in memory what it can."""
+        def read(places):
+            records, views = places.T
+            return self.rows['label'][records], self.rows['features'][records, views].astype(np.float32)
+
+        def batch(places):
+            labels, features = tf.numpy_function(read, [places], (tf.int32, tf.float32), stateful=False)
+            shape = (places.shape[0], *self.rows['features'].shape[2:])
+            return {'image': tf.ensure_shape(features, shape), 'label': tf.ensure_shape(labels, shape[:1])}
+
+        return batch
 
     def for_evaluation(self, batch_size: int):
         """View 0 of every record once, in the order of the shards. File names are not kept: they are empty."""
@@ -119,24 +147,15 @@ class Features:
 
         return tf.data.Dataset.range(0, len(self.rows), batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
 
-    def _batch(self, batch_size: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(labels, features) of a step: places in the endless row of epochs, each in its own order and views."""
-        count, views = self.rows['features'].shape[:2]
-        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
-        drawn = [_epoch(count, views, seed, int(epoch))[:, places[epochs == epoch]] for epoch in np.unique(epochs)]
-        records, views = np.concatenate(drawn, axis=1)
-        return self.rows['label'][records], self.rows['features'][records, views].astype(np.float32)
-
     def _part(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[first:end]
         return rows['label'].copy(), rows['features'][:, 0].astype(np.float32)
 
 
-@functools.lru_cache(maxsize=2)
 def _epoch(count: int, views: int, seed: int, epoch: int) -> np.ndarray:
-    """[2, count]: the records of an epoch in their order, and the view of each."""
+    """[count, 2]: the records of an epoch in their order, and the view of each."""
     random = np.random.default_rng([seed, epoch])
-    return np.stack([random.permutation(count), random.integers(views, size=count)])
+    return np.stack([random.permutation(count), random.integers(views, size=count)], axis=1)
 
 
 # On disk -----------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from finetune.logs import MetricsFile, Scalars
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
 
+MUCH_WAITING = 0.2  # Share of the time.
+STEPS_TO_WARM_UP = 20
 SECONDS_BETWEEN_SAVES = 10  # At ends of epochs that take less: saving must not take longer than training.
 
 
@@ -28,8 +30,10 @@ class Journal:
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))
         self._lap = self._saved = time.monotonic()
-        self._lap_step = self._saved_step = int(state.step.numpy())
+        self._lap_step = self._saved_step = self._first_step = int(state.step.numpy())
         self._examples_per_sec = 0.0
+        self._waited = 0.0  # Seconds for pictures, since the last line.
+        self._spoke_of_waiting = False
         self._measured = True  # Since patience was last asked; a run that goes on may have ended before.
         best = self._best()
         self._best_so_far = best and best[0]
@@ -37,6 +41,13 @@ class Journal:
             self.run.keep_as_best(best[1])  # A kill came between the row and the link.
         if self.recipe.patience and not feed.validation:
             warn('--patience is not used: there are no validation pictures')
+
+    def next_batch(self, batch_iterator):
+        """The next batch, and how long it took to come."""
+        asked = time.monotonic()
+        batch = next(batch_iterator)
+        self._waited += time.monotonic() - asked
+        return batch
 
     def steps_to_next_line(self, step: int) -> int:
         """How many steps there are from `step` to the next one that is logged, measured or the last."""
@@ -53,9 +64,19 @@ class Journal:
             steps, seconds = step - self._lap_step, now - self._lap
             self._lap, self._lap_step = now, step
             self._examples_per_sec = steps * self.recipe.batch_size / seconds
+            self._tell_of_waiting(step, self._waited / seconds)
+            self._waited = 0.0
             print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
                   f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
             self.scalars.write(step, {'loss': loss, 'learning_rate': self._learning_rate()})
+
+    def _tell_of_waiting(self, step: int, share: float) -> None:
+        """Once, where the pictures come too slowly; the first steps always wait for them."""
+        if share < MUCH_WAITING or self._spoke_of_waiting or step - self._first_step < STEPS_TO_WARM_UP:
+            return
+        self._spoke_of_waiting = True
+        say(f'Input is the bottleneck: {share:.0%} of the time goes into waiting for pictures. '
+            'Records built with --short_side are read faster; --num_preprocess_threads sets how many threads decode.')
 
     def epoch_ends(self, step: int) -> bool:
         return self._epochs(step) > self._epochs(step - 1)
@@ -92,6 +113,7 @@ class Journal:
                   f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
                   f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
+        self._waited = 0.0
 
     def save(self, step: int) -> None:
         if step == self._saved_step:

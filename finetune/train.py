@@ -25,6 +25,7 @@ FLAGS = command.Flags(
 FLAGS.group('places')
 FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
+FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; they may be deleted at any time '
              '(default: features in --data_dir)')
 recipes.add_flags(FLAGS)
@@ -52,6 +53,8 @@ def train(flags: SimpleNamespace) -> None:
     """Opens the records, opens or makes the run, restores what there is to restore, and trains."""
     _check_usage(flags)
     data = records.open_records(flags.data_dir)
+    if flags.verify:
+        records.verify(data)
     tf.debugging.set_log_device_placement(flags.log_device_placement)
     strategy = towers.strategy(flags.num_gpus)
     run = _open_run(flags, data)
@@ -73,10 +76,14 @@ def train(flags: SimpleNamespace) -> None:
 
 
 def build_state(run: Run, train_records: int, strategy) -> runs.State:
-    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
-    recipe = run.recipe
-    model = runs.build_model(recipe, len(run.labels), strategy)
+    """Everything that training changes, new."""
+    model = runs.build_model(run.recipe, len(run.labels), strategy)
     zoo.switch_off(model, _unused(run))
+    return state_of(model, run.recipe, train_records, strategy)
+
+
+def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
+    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
     groups = []
     with strategy.scope():
         for part, factor in {'head': 1.0, 'backbone': recipe.backbone_learning_rate_factor}.items():
@@ -115,8 +122,11 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
         batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
         while step < recipe.max_steps and not journal.patience_is_over():
-            steps = journal.steps_to_next_line(step) if feed.kept else 1  # Those of a head are far below a millisecond.
-            loss = updates(batch_iterator, tf.constant(steps))
+            if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
+                steps = journal.steps_to_next_line(step)
+                loss = updates(batch_iterator, tf.constant(steps))
+            else:
+                steps, loss = 1, update(journal.next_batch(batch_iterator))
             step += steps
             journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
@@ -193,7 +203,7 @@ def training_step(
 
 
 def in_one_call(update: Callable, strategy) -> Callable:
-    """A function (iterator over batches, steps) -> last loss: a call from Python costs more than a short step."""
+    """A function (iterator over batches, steps) -> last loss."""
     def updates(batch_iterator, steps):
         loss = 0.0
         for _ in tf.range(steps):

@@ -226,6 +226,18 @@ def batches_of(kept, steps, **changes):
     return np.concatenate([batch['image'].numpy() for batch in dataset])
 
 
+def test_what_is_read_from_the_disk_is_what_memory_holds(kept, monkeypatch):
+    def batches_of(first_step):
+        return list(kept.for_training(8, seed=3, first_step=first_step).take(5).as_numpy_iterator())
+
+    in_memory = batches_of(0)
+    monkeypatch.setattr(features, 'IN_MEMORY', 0)
+    for first_step in (0, 3):
+        for ours, theirs in zip(batches_of(first_step), in_memory[first_step:], strict=False):
+            np.testing.assert_array_equal(ours['image'], theirs['image'])
+            np.testing.assert_array_equal(ours['label'], theirs['label'])
+
+
 def test_an_epoch_is_every_picture_once_in_one_of_its_views(kept):
     rows = kept.rows['features'].astype(np.float32)
     numbers = {one.tobytes(): (record, view) for record, row in enumerate(rows) for view, one in enumerate(row)}
@@ -308,8 +320,9 @@ def solve_toy(data, directory, *flags) -> int:
                        '--freeze_backbone', *flags])
 
 
-def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_path, capfd):
-    assert solve_toy(data, tmp_path / 'run') == 0
+@pytest.mark.parametrize('flags', [(), ('--num_gpus=2', '--views=2', '--label_smoothing=0.1')])
+def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_path, capfd, flags):
+    assert solve_toy(data, tmp_path / 'run', *flags) == 0
     out = capfd.readouterr()
     assert 'softmax regression' in out.err and 'held-out loss' in out.out
     row, = csv.DictReader((tmp_path / 'run/metrics.csv').open())

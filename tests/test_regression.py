@@ -25,6 +25,14 @@ def test_it_learns_from_features_of_any_scale():
     assert np.mean(answers == labels) > 0.9
 
 
+def test_features_that_hardly_vary_count_and_those_that_never_vary_do_not_harm():
+    features, labels = blobs(600, spread=0.5)
+    tiny = np.concatenate([1e-9 * features, np.full((600, 1, 2), 7.0), np.zeros((600, 1, 1))], axis=2)
+    kernel, bias, _ = regression.fit(tiny, labels, classes=4, seed=1)
+    answers = 1 + (tiny[:, 0] @ kernel + bias)[:, 1:].argmax(axis=1)
+    assert np.isfinite(kernel).all() and np.mean(answers == labels) > 0.9
+
+
 def test_at_the_minimum_no_small_change_of_a_weight_lowers_the_loss():
     features, labels = blobs(60)
     problem = regression._Problem.of(features, labels - 1, 3, 0.0)

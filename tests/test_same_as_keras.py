@@ -80,14 +80,14 @@ def test_every_named_recipe_is_compared():
 
 @pytest.mark.parametrize('name', [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in STOCK])
-def test_twenty_steps_lose_what_stock_keras_loses(tmp_path, name):
+def test_twenty_steps_lose_what_stock_keras_loses(name):
     stock = STOCK[name]
     rate = stock.scale * catalogue.find(name).flags['initial_learning_rate']
     planned = recipe.plan(
         {'recipe': name, 'batch_size': BATCH, 'dropout': 0.0, 'initial_learning_rate': rate, **stock.changes}, None,
         TRAIN_RECORDS)
     pictures = batches(planned.image_size)
-    initial, ours = losses_here(planned, pictures, tmp_path)
+    initial, ours = losses_here(planned, pictures)
     theirs = losses_of_keras(planned, stock, initial, pictures)
     assert np.isfinite(ours).all() and np.ptp(ours) > 0
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
@@ -100,15 +100,12 @@ def batches(size: int) -> list[tuple[np.ndarray, np.ndarray]]:
             for _ in range(STEPS)]
 
 
-def losses_here(planned: recipe.Recipe, pictures: list, directory) -> tuple[list[np.ndarray], list[float]]:
+def losses_here(planned: recipe.Recipe, pictures: list) -> tuple[list[np.ndarray], list[float]]:
     """(the first weights, the loss of every step)"""
-    per_class = [1] * CLASSES
-    run = runs.Run.create(
-        directory / 'run', planned, ('background', 'a', 'b', 'c'), {'fingerprint': '', 'per_class': per_class})
     strategy = tf.distribute.get_strategy()
-    state = train.build_state(run, TRAIN_RECORDS, strategy)
+    state = train.state_of(runs.build_model(planned, CLASSES), planned, TRAIN_RECORDS, strategy)
     initial = state.model.get_weights()
-    update = train.training_step(state.model, state, planned, strategy, per_class, jit_compile=False)
+    update = train.training_step(state.model, state, planned, strategy, [1] * CLASSES, jit_compile=False)
     return initial, [float(update({'image': tf.constant(images), 'label': tf.constant(labels, tf.int32)}))
                      for images, labels in pictures]
 

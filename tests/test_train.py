@@ -243,3 +243,30 @@ def test_a_run_says_what_it_depends_on(data, tmp_path):
     assert facts['records']['per_class'] == [0, 8, 8, 8]
     assert (tmp_path / 'run/labels.txt').read_text() == 'red\ngreen\nblue\n'
     assert facts['versions']['keras'] == keras.version()
+
+
+def test_a_shard_that_was_changed_is_named_when_it_is_asked_for(data, tmp_path, capfd):
+    shard = data / 'train-00001-of-00002'
+    content = bytearray(shard.read_bytes())
+    content[-20] ^= 1
+    shard.write_bytes(content)
+    assert train_toy(data, tmp_path / 'run', '--max_steps=1', '--verify') == 1
+    assert 'train-00001-of-00002: its sha256 differs' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(('waiting', 'said'), [(0.1, 0), (0.5, 1)])
+def test_a_slow_input_is_named_once_with_what_helps(data, tmp_path, monkeypatch, capfd, waiting, said):
+    now, next_batch = [0.0], journal.Journal.next_batch
+
+    def one_second_a_step(self, batch_iterator):
+        now[0] += 1 - waiting
+        return next_batch(self, map(late, batch_iterator))
+
+    def late(batch):
+        now[0] += waiting
+        return batch
+
+    monkeypatch.setattr(journal.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(journal.Journal, 'next_batch', one_second_a_step)
+    assert train_toy(data, tmp_path / 'run', '--max_steps=60') == 0
+    assert capfd.readouterr().err.count('50% of the time goes into waiting for pictures') == said

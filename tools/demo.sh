@@ -11,7 +11,12 @@ echo 'A folder of labelled pictures becomes a classifier. The pictures here are 
 run python -m tools.make_sample --output=data/sample_pictures
 run finetune build --train_directory=data/sample_pictures/train \
     --validation_directory=data/sample_pictures/validation --output_directory=data/sample
-run finetune train --data_dir=data/sample --train_dir=checkpoints/sample --pretrained=sample --fine_tune
+echo
+echo 'First the head alone: what the backbone makes of the pictures is computed once, so this takes seconds.'
+run finetune train --data_dir=data/sample --train_dir=checkpoints/sample_head --pretrained=sample --fine_tune --freeze_backbone
+echo
+echo 'Then everything, from there.'
+run finetune train --data_dir=data/sample --train_dir=checkpoints/sample --pretrained=checkpoints/sample_head
 run finetune eval --checkpoint_dir=checkpoints/sample --data_dir=data/sample --run_once
 
 set --

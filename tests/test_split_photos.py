@@ -1,0 +1,21 @@
+from tests import toy
+from tools import split_photos
+
+
+def names(directory) -> set[str]:
+    return {f'{path.parent.name}/{path.name}' for path in directory.glob('*/*')}
+
+
+def contents(directory) -> set[bytes]:
+    return {path.read_bytes() for path in directory.glob('*/*')}
+
+
+def test_every_picture_is_in_one_split_whatever_it_is_called(tmp_path):
+    photos = toy.class_folders(tmp_path / 'photos', {'cat': 9, 'dog': 7})
+    assert split_photos.split(photos, tmp_path / 'first', 3) == {'train': 10, 'validation': 6}
+    train, validation = names(tmp_path / 'first/train'), names(tmp_path / 'first/validation')
+    assert train | validation == names(photos) and not train & validation
+    chosen = contents(tmp_path / 'first/validation')
+    (photos / 'cat/0.jpg').rename(photos / 'cat/renamed.jpg')
+    split_photos.split(photos, tmp_path / 'second', 3)
+    assert contents(tmp_path / 'second/validation') == chosen
