@@ -52,10 +52,14 @@ def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, 
 def _about_recipe(recipe: recipes.Recipe) -> list[str]:
     """The named recipe, and what of it other flags have changed."""
     named = catalogue.find(recipe.recipe)
-    changed = [f'--{name}={getattr(recipe, name)} instead of {value}' for name, value in named.flags.items()
-               if getattr(recipe, name) != value]
+    changed = [f'--{name}={_short(getattr(recipe, name))} instead of {_short(value)}'
+               for name, value in named.flags.items() if getattr(recipe, name) != value]
     return [f'{named.name} (--recipe): {named.about}; published: {named.published}',
             *([f'changed: {", ".join(changed)}'] if changed else [])]
+
+
+def _short(value) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def _about_schedule(recipe: recipes.Recipe) -> str:

@@ -65,7 +65,7 @@ STOCK = {
         rmsprop, lambda step: 0.1 * 0.16 ** (step // 3), l2=2e-5, smoothing=0.1, scale=0.1,
         changes={'image_size': 75, 'feature_layers': 'mixed1'}),
 }
-QUICK = ('mnist_cnn',)
+QUICK = ('mnist_cnn', 'all_cnn_cifar10')
 
 
 @pytest.fixture(autouse=True)
