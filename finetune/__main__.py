@@ -8,6 +8,7 @@ VERBS = {
     'train': 'records -> run: a fine-tuned classifier',
     'eval': 'run + records -> precision@1, recall@5, per class, the worst mistakes',
     'predict': 'run + pictures -> labels',
+    'recipes': 'the named recipes that `finetune train --recipe=NAME` knows',
 }
 
 

@@ -2,8 +2,8 @@
 
 import shlex
 
+from finetune import catalogue, runs, towers
 from finetune import recipe as recipes
-from finetune import runs, towers
 from finetune.lazy import tf
 from finetune.models import zoo
 from finetune.runs import Run
@@ -22,6 +22,7 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
                  f'{len(names)} classes: {shown}'],
         'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'
                     + (f', up to {recipe.feature_layers} (--feature_layers)' if recipe.feature_layers else '')],
+        **({'Recipe': _about_recipe(recipe)} if recipe.recipe else {}),
         'Start': start,
         'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
                    f'batch norm: {recipe.batch_norm} (--batch_norm)'],
@@ -41,12 +42,38 @@ def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, 
         return {'Optimizer': ['softmax regression: the best head, at once (--optimizer); weight decay is chosen on a '
                               'held-out tenth of the training pictures']}
     return {
-        'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}, '
-                      f'× {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
-                      '(--optimizer --initial_learning_rate --learning_rate_decay_factor --num_epochs_per_decay)'],
+        'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}{_about_schedule(recipe)} '
+                      '(--optimizer --initial_learning_rate --learning_rate_schedule)'],
         'Pictures': [f'{recipe.batch_size} a step (--batch_size), {_about_distortion(recipe, parts)}'],
         'Length': [f'{recipe.max_steps} steps, {recipe.epochs:.3g} epochs (--epochs --max_steps)'],
     }
+
+
+def _about_recipe(recipe: recipes.Recipe) -> list[str]:
+    """The named recipe, and what of it other flags have changed."""
+    named = catalogue.find(recipe.recipe)
+    changed = [f'--{name}={_short(getattr(recipe, name))} instead of {_short(value)}'
+               for name, value in named.flags.items() if getattr(recipe, name) != value]
+    return [f'{named.name} (--recipe): {named.about}; published: {named.published}',
+            *([f'changed: {", ".join(changed)}'] if changed else [])]
+
+
+def _short(value) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _about_schedule(recipe: recipes.Recipe) -> str:
+    warmup = f' after {recipe.warmup_epochs:g} epochs of warm-up' if recipe.warmup_epochs else ''
+    falls = {
+        'exponential': f', × {recipe.learning_rate_decay_factor:g} every {recipe.num_epochs_per_decay:g} epochs '
+                       '(--learning_rate_decay_factor --num_epochs_per_decay)',
+        'piecewise': ''.join(f', × {multiple:g} from epoch {epoch:g}' for epoch, multiple in recipe.pieces().items())
+                     + ' (--learning_rate_pieces)',
+        'cosine': ', along a cosine to 0',
+        'inverse_time': f', half of it after {recipe.num_epochs_per_decay:g} epochs (--num_epochs_per_decay)',
+        'constant': '',
+    }
+    return warmup + falls[recipe.learning_rate_schedule]
 
 
 def _about_distortion(recipe: recipes.Recipe, parts: zoo.Parts | None) -> str:

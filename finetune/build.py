@@ -26,13 +26,21 @@ flags = command.Flags(
     'The pictures themselves are never touched.',
 )
 flags.group('where')
-flags.string('train_directory', None, 'folder with one folder of pictures a class')
+flags.choice('source', 'folders', tuple(plan.SOURCES), 'what the pictures lie in: folders of files; CSV files of '
+             "MNIST; CIFAR-10's binary batches; or a dataset that tensorflow-datasets prepared")
+flags.string('train_directory', None, 'folder with one folder of pictures a class; of mnist_csv and cifar10 a file, or '
+             'the folder that it is in')
 flags.string('validation_directory', None, 'the same for validation pictures')
+flags.string('tfds', None, 'name of the dataset for --source=tfds')
+flags.string('tfds_dir', None, 'where it was prepared')
+flags.string('tfds_splits', None, "TRAIN,VALIDATION: the dataset's names for them (default: train, and validation or "
+             'test if there is one)')
 flags.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
              'validation, chosen by content, so that no picture ever changes sides (default: '
              f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
 flags.string('output_directory', None, 'records to make; records that stand there are replaced')
-flags.string('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted)')
+flags.string('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
+             "of mnist_csv names for the file's numbers from 0 on")
 flags.switch('overwrite', False, 'replace the output directory whatever is in it')
 flags.group('what is stored')
 flags.integer('max_side', 0, 'shrink pictures whose longer side exceeds this many pixels', least=0)
@@ -89,9 +97,12 @@ def _check_usage(options) -> None:
     if options.arguments:
         raise UsageError(f'{printable(options.arguments[0])}: every argument is a flag here; did you mean '
                          f'--train_directory={printable(options.arguments[0])}?')
-    for name in ('train_directory', 'output_directory'):
+    needed = ('tfds', 'tfds_dir') if options.source == 'tfds' else ('train_directory',)
+    for name in (*needed, 'output_directory'):
         if not getattr(options, name):
             raise UsageError(f'--{name} is missing (`finetune build --help` shows all flags)')
+    for name in _unused_flags(options):
+        raise UsageError(f'--{name} has nothing to do with --source={options.source}: leave it out')
     if options.validation_directory and options.validation_percent is not None:
         raise UsageError('--validation_directory and --validation_percent exclude each other: validation '
                          'pictures come from a directory of their own, or from the training directory')
@@ -100,10 +111,20 @@ def _check_usage(options) -> None:
                          'less than 100')
 
 
+def _unused_flags(options) -> list[str]:
+    """What was typed and says nothing about the source that was named."""
+    of_others = {'tfds': ('train_directory', 'validation_directory', 'labels_file', 'num_threads'),
+                 'cifar10': ('labels_file', 'num_threads'), 'mnist_csv': ('num_threads',)}
+    unused = of_others.get(options.source, ())
+    unused += () if options.source == 'folders' else plan.STORED_BY
+    unused += () if options.source == 'tfds' else ('tfds', 'tfds_dir', 'tfds_splits')
+    return [name for name in unused if name in options.given]
+
+
 def _check_output(output: Path, options) -> None:
     """The user's own files are never replaced: not the pictures, and, unless asked, nothing no build wrote."""
     target = output.resolve()
-    for directory in filter(None, (options.train_directory, options.validation_directory)):
+    for directory in filter(None, (options.train_directory, options.validation_directory, options.tfds_dir)):
         source = Path(directory).resolve()
         if target == source or target in source.parents or source in target.parents:
             raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(directory)} '

@@ -13,12 +13,16 @@ class Distortion:
     max_aspect: float  # Crops are between 1/max_aspect and max_aspect times as wide as high.
     flip: bool
     color: float  # 1: brightness ±32/255, saturation and contrast 0.5-1.5, hue ±0.2; 0.5 half of that; 0 none.
+    shift: float = 0.0  # Moved by up to this share of the side, across and down; what comes in is black.
+    whole_pixels: bool = False  # Moved by whole pixels, as a crop from a padded picture is; else by any fraction.
 
 
 DISTORTIONS = {
     'none': Distortion(1.0, 1.0, False, 0.0),
     'mild': Distortion(0.5, 4 / 3, True, 0.2),  # For small sets of photographs: the subject stays in the picture.
     'inception': Distortion(0.05, 4 / 3, True, 1.0),  # The original's.
+    'pad_crop': Distortion(1.0, 1.0, True, 0.0, shift=0.125, whole_pixels=True),  # 4 px of 32.
+    'flip_shift': Distortion(1.0, 1.0, True, 0.0, shift=0.125),
 }
 
 
@@ -45,6 +49,8 @@ def distort(image, size: int, distortion: Distortion, seed):
     if distortion.flip:  # Before the resize: bytes are mirrored faster than floats.
         image = tf.image.stateless_random_flip_left_right(image, seeds[1])
     image = _quickly_resize(image, size)
+    if distortion.shift:
+        image = _shift(image, distortion, tf.random.fold_in(seed, 6))
     if distortion.color:
         image = _recolor(image, distortion.color, seeds[2:])
     return image
@@ -76,6 +82,19 @@ def _random_crop(image, distortion: Distortion, seed):
         use_image_if_no_bounding_boxes=True,
     )
     return tf.slice(image, begin, extent)
+
+
+def _shift(image, distortion: Distortion, seed):
+    size = image.shape[0]
+    if distortion.whole_pixels:
+        most = round(distortion.shift * size)
+        offset = tf.cast(tf.random.stateless_uniform([2], seed, -most, most + 1, tf.int32), tf.float32)
+    else:
+        offset = distortion.shift * size * tf.random.stateless_uniform([2], seed, -1.0, 1.0)
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None], transforms=[[1.0, 0.0, offset[0], 0.0, 1.0, offset[1], 0.0, 0.0]],
+        output_shape=[size, size], fill_value=0.0, interpolation='BILINEAR', fill_mode='CONSTANT')
+    return tf.ensure_shape(moved[0], image.shape)
 
 
 def _recolor(image, strength: float, seeds):

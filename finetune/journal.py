@@ -108,8 +108,11 @@ class Journal:
         is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
         with self._on_any_disk(step):
             self.table.append(row)  # Before the checkpoint: rows after the last one are dropped when a run goes on.
-        if is_best or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
+        is_kept = self.recipe.keep_every_epochs and epoch % self.recipe.keep_every_epochs == 0
+        if is_best or is_kept or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
             self.save(step)
+        if is_kept:
+            self.run.keep(step)
         if scores:
             if is_best:
                 self.run.keep_as_best(step)

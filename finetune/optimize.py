@@ -1,11 +1,44 @@
 """Learning-rate schedules, optimizers, and moving averages of the weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from finetune.lazy import keras, tf
+from finetune.lazy import LazyModule, keras, tf
 
-OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam')
+schedules = LazyModule('finetune.schedules')
+
+OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam', 'adadelta')
+SCHEDULES = ('exponential', 'piecewise', 'cosine', 'inverse_time', 'constant')
+
+
+def schedule(
+    name: str, rate: float, *, steps_per_epoch: float, max_steps: int, epochs_per_decay: float, decay_factor: float,
+    pieces: Mapping[float, float], warmup_epochs: float,
+):
+    """A schedule by name, which begins at `rate`; epochs become steps here.
+
+    `epochs_per_decay` is that of exponential and inverse_time, `decay_factor` that of exponential. `pieces` holds by
+    epoch which multiple of `rate` holds from there on.
+    """
+    decay_steps = max(1, int(steps_per_epoch * epochs_per_decay))
+    made = {
+        'exponential': lambda: exponential_decay(rate, decay_steps, decay_factor),
+        'piecewise': lambda: piecewise(
+            rate, {int(steps_per_epoch * epoch): multiple for epoch, multiple in pieces.items()}),
+        'cosine': lambda: keras.optimizers.schedules.CosineDecay(rate, max_steps),
+        'inverse_time': lambda: keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps, 1.0),
+        'constant': lambda: exponential_decay(rate, 1, 1.0),
+    }[name]()
+    warmup_steps = int(steps_per_epoch * warmup_epochs)
+    return schedules.WarmUp(made, warmup_steps) if warmup_steps else made
+
+
+def piecewise(rate: float, pieces: Mapping[int, float]):
+    """`rate`, and from each step of `pieces` on that multiple of it."""
+    steps = sorted(pieces)
+    # Keras changes the rate after a step, not at it.
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [step - 1 for step in steps], [rate, *(rate * pieces[step] for step in steps)])
 
 
 def exponential_decay(rate: float, decay_steps: int, factor: float):
@@ -23,6 +56,8 @@ def optimizer(name: str, learning_rate, *, decay: float = 0.9, momentum: float =
         return keras.optimizers.RMSprop(learning_rate, rho=decay, momentum=momentum, epsilon=epsilon, name='rmsprop')
     if name == 'adam':
         return keras.optimizers.Adam(learning_rate, name='adam')
+    if name == 'adadelta':
+        return keras.optimizers.Adadelta(learning_rate, name='adadelta')
     momentum = 0.0 if name == 'sgd' else momentum
     return keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=name == 'nesterov', name=name)
 

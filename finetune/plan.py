@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune import gate
-from finetune.errors import Error
+from finetune.errors import Error, UsageError
 from finetune.records import BACKGROUND
-from finetune.sources import Source, folders
+from finetune.sources import Source, cifar10, folders, mnist_csv, tfds
 from finetune.sources.labels import read_labels
 from finetune.terminal import printable, some
 
 AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
-STORED_BY = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')  # Flags.
+STORED_BY = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')  # Flags, of folders.
 
 
 @dataclass(frozen=True)
@@ -66,29 +66,62 @@ class ByContent:
 
 
 def make(options) -> Plan:
-    """Lists the directories and reads the labels file that the flags name. Raises Error."""
-    listings = {name: folders.list_pictures(directory, f'{name}_directory', options.recursive, not options.no_symlinks)
-                for name in ('train', 'validation') if (directory := getattr(options, f'{name}_directory'))}
-    labels = _labels(listings, options.labels_file)
-    percent = _validation_percent(options)
-    parts = []
-    for name, listing in listings.items():
-        loader = folders.FolderLoader(
-            listing.directory, gate.Limits(options.max_bytes, options.max_pixels), options.max_side,
-            options.short_side, not options.no_symlinks,
-        )
-        source = folders.ClassFolders(listing, labels, loader)
-        parts.append(Part(source, ('train', 'validation'), ByContent(percent)) if percent else
-                     Part(source, (name,), Always(name)))
-    names = ('train', 'validation') if percent else tuple(listings)
+    """Lists what the flags name. Raises Error."""
+    labels, sources = SOURCES[options.source](options)
+    percent = _validation_percent(options, sources)
+    parts = [Part(source, ('train', 'validation'), ByContent(percent)) if percent else
+             Part(source, (name,), Always(name)) for name, source in sources.items()]
+    names = ('train', 'validation') if percent else tuple(sources)
+    # Small pictures cost less than the way to another process.
+    processes = (options.num_threads or len(os.sched_getaffinity(0))) if options.source == 'folders' else 1
+    stored_by = {'source': options.source, **{name: getattr(options, name) for name in STORED_BY}}
     return Plan(
         labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percent, options.seed,
-        options.num_threads or len(os.sched_getaffinity(0)), {name: getattr(options, name) for name in STORED_BY},
-    )
+        processes, stored_by)
 
 
-def _validation_percent(options) -> float:
-    if options.validation_directory:
+def _directories(options) -> dict[str, str]:
+    """By split."""
+    return {name: directory for name in ('train', 'validation') if (directory := getattr(options, f'{name}_directory'))}
+
+
+def _class_folders(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    listings = {name: folders.list_pictures(directory, f'{name}_directory', options.recursive, not options.no_symlinks)
+                for name, directory in _directories(options).items()}
+    labels = _labels(listings, options.labels_file)
+    limits = gate.Limits(options.max_bytes, options.max_pixels)
+    return labels, {
+        name: folders.ClassFolders(listing, labels, folders.FolderLoader(
+            listing.directory, limits, options.max_side, options.short_side, not options.no_symlinks))
+        for name, listing in listings.items()}
+
+
+def _mnist_csv(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    classes = read_labels(options.labels_file) if options.labels_file else mnist_csv.DIGITS
+    return (BACKGROUND, *classes), {
+        name: mnist_csv.source(path, name, f'{name}_directory', classes)
+        for name, path in _directories(options).items()}
+
+
+def _cifar10(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    return (BACKGROUND, *cifar10.CLASSES), {
+        name: cifar10.source(path, name, f'{name}_directory') for name, path in _directories(options).items()}
+
+
+def _tfds(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    splits = options.tfds_splits.split(',') if options.tfds_splits else ()
+    sources = tfds.sources(options.tfds, options.tfds_dir, splits)
+    if options.validation_percent is not None and 'validation' in sources:
+        raise UsageError(f'{options.tfds} has a split to validate with: leave --validation_percent out, or name the '
+                         'training split alone (--tfds_splits=train)')
+    return sources['train'].labels, sources
+
+
+SOURCES = {'folders': _class_folders, 'mnist_csv': _mnist_csv, 'cifar10': _cifar10, 'tfds': _tfds}  # By --source.
+
+
+def _validation_percent(options, sources: dict[str, Source]) -> float:
+    if 'validation' in sources:
         return 0.0
     return AUTOMATIC_VALIDATION_PERCENT if options.validation_percent is None else options.validation_percent
 

@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from pathlib import Path
 
-from finetune import images, optimize
+from finetune import catalogue, images, optimize
 from finetune.command import Flags
 from finetune.errors import Error, UsageError
 from finetune.models import zoo
@@ -36,9 +36,12 @@ def _plans(name: str) -> str:
 class Recipe:
     """One field a flag of `finetune train`. After `plan` no field is None."""
 
+    recipe: str = _option(
+        'recipe', '', 'a named recipe to begin with, which other flags change (`finetune recipes` lists them)')
+
     model: str = _option(
-        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications '
-        '(default: that of --pretrained, else mobilenet_v2)')
+        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; mnist_cnn, '
+        'alexnet, resnet20_cifar, densenet_bc, all_cnn (default: that of --pretrained, else mobilenet_v2)')
     width: float = _option(
         'network', None, 'width multiplier of the MobileNets (default: that of --pretrained, else 1.0)', least=0.01)
     image_size: int = _option(
@@ -86,6 +89,14 @@ class Recipe:
         least=0.01)
     learning_rate_decay_factor: float = _option(
         'optimizer', 0.16, 'each step down multiplies the learning rate by this', least=0.0, most=1.0)
+    learning_rate_schedule: str = _option(
+        'optimizer', 'exponential', 'how it falls: by steps down of equal length and factor; as --learning_rate_pieces '
+        'says; along a cosine to 0 at the end; to 1/(1 + epochs / --num_epochs_per_decay) of it; or not at all',
+        optimize.SCHEDULES)
+    learning_rate_pieces: str = _option(
+        'optimizer', '', 'EPOCH:MULTIPLE,…: from that epoch on, that multiple of --initial_learning_rate, e.g. '
+        '91:0.1,136:0.01')
+    warmup_epochs: float = _option('optimizer', 0.0, 'epochs in which the learning rate rises from 0', least=0.0)
     rmsprop_decay: float = _option('optimizer', 0.9, 'decay of the mean square', least=0.0, most=1.0)
     momentum: float = _option('optimizer', 0.9, 'of rmsprop, momentum and nesterov', least=0.0, most=1.0)
     rmsprop_epsilon: float = _option(
@@ -109,6 +120,9 @@ class Recipe:
     flip: bool = _option('data', None, 'mirror half of the pictures (default: by --distortion)')
     color_distortion: float = _option(
         'data', None, 'strength of colour changes (default: by --distortion)', least=0.0, most=1.0)
+    shift: float = _option(
+        'data', None, 'most that a picture is moved, as a share of its side (default: by --distortion)', least=0.0,
+        most=1.0)
     seed: int = _option('data', 1, 'decides the order of the pictures, the distortions and the new weights', least=0)
 
     max_steps: int = _option('length', None, 'steps until the end (default: by --epochs)', least=1, changeable=True)
@@ -117,11 +131,25 @@ class Recipe:
     patience: int = _option(
         'length', 0, 'end early after so many epochs without a better validation precision@1 (0: never)', least=0,
         changeable=True)
+    keep_every_epochs: int = _option(
+        'length', 0, 'keep a checkpoint for good after every so many epochs (0: only the best and the newest stay)',
+        least=0, changeable=True)
 
     mixed_precision: bool = _option('device', False, 'compute in bfloat16 where it is safe')
 
     def distorted(self) -> images.Distortion:
-        return images.Distortion(self.min_crop_area, self.max_aspect, self.flip, self.color_distortion)
+        return dataclasses.replace(
+            images.DISTORTIONS[self.distortion], min_crop_area=self.min_crop_area, max_aspect=self.max_aspect,
+            flip=self.flip, color=self.color_distortion, shift=self.shift)
+
+    def pieces(self) -> dict[float, float]:
+        """By epoch the multiple of the learning rate that holds from there on."""
+        try:
+            pieces = [tuple(map(float, piece.split(':'))) for piece in self.learning_rate_pieces.split(',') if piece]
+            return {epoch: multiple for epoch, multiple in pieces}
+        except ValueError:
+            raise UsageError(f'--learning_rate_pieces={self.learning_rate_pieces} is not understood: expected '
+                             'EPOCH:MULTIPLE,…, as in 91:0.1,136:0.01') from None
 
     @classmethod
     def from_json(cls, values: dict, path: Path) -> 'Recipe':
@@ -129,13 +157,14 @@ class Recipe:
         if unknown:
             raise Error(f'{path} has {", ".join(sorted(unknown))}, which this version does not know. '
                         'Use the version that wrote it, or another --train_dir.')
-        return cls(**values)
+        recipe = cls(**values)
+        return dataclasses.replace(recipe, **_distortion(recipe))  # An older version had fewer.
 
 
 STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type one is to ask for steps.
     'dropout', 'initial_learning_rate', 'num_epochs_per_decay', 'learning_rate_decay_factor', 'rmsprop_decay',
     'momentum', 'rmsprop_epsilon', 'weight_decay', 'gradient_clip', 'moving_average_decay', 'batch_size', 'max_steps',
-    'epochs', 'patience')
+    'epochs', 'patience', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs', 'keep_every_epochs')
 FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 CHANGEABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.metadata['changeable'])
 
@@ -154,11 +183,12 @@ def add_flags(flags: Flags) -> None:
 
 
 def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
-    """The whole recipe: what was typed, and for the rest what is known to work.
+    """The whole recipe: what was typed, then what the named recipe says, and for the rest what is known to work.
 
     `typed` holds the flags that were given, by name. `source` is the recipe of the network behind --pretrained, if it
     has one. `train_records` turns epochs into steps, once.
     """
+    typed = _named(typed) | typed
     same_network = source is not None and typed.get('model', source.model) == source.model
     values = _network(typed, source if same_network else None) | typed
     values |= {name: value for name, value in _training(values).items() if name not in typed}
@@ -168,12 +198,22 @@ def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
     return dataclasses.replace(recipe, **_length(recipe, typed, train_records))
 
 
+def _named(typed: dict) -> dict:
+    """What the named recipe says, but for the length where another was typed."""
+    values = catalogue.find(typed['recipe']).flags if typed.get('recipe') else {}
+    another_length = {'max_steps', 'epochs'} & typed.keys()
+    return {name: value for name, value in values.items() if not (another_length and name in ('max_steps', 'epochs'))}
+
+
 def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
     """The same recipe with another end, where one was typed."""
-    typed = {name: typed[name] for name in ('max_steps', 'epochs', 'patience') if name in typed}
+    typed = {name: typed[name] for name in ('max_steps', 'epochs', 'patience', 'keep_every_epochs') if name in typed}
     if typed and recipe.optimizer == 'regression':
         raise UsageError(f'--{next(iter(typed))}: the head of this run was solved at once (--optimizer=regression), '
                          'it has no later end. Use another --train_dir.')
+    if {'max_steps', 'epochs'} & typed.keys() and recipe.learning_rate_schedule == 'cosine':
+        raise UsageError('the learning rate of this run falls to 0 at its end (--learning_rate_schedule=cosine), so it '
+                         'has no other end. Use another --train_dir, with --pretrained to start from it.')
     recipe = dataclasses.replace(recipe, **typed)
     return dataclasses.replace(recipe, **_length(recipe, typed, train_records)) if typed else recipe
 
@@ -204,7 +244,7 @@ def _optimizer(values: dict) -> str:
 def _distortion(recipe: Recipe) -> dict:
     named = images.DISTORTIONS[recipe.distortion]
     chosen = {'min_crop_area': named.min_crop_area, 'max_aspect': named.max_aspect, 'flip': named.flip,
-              'color_distortion': named.color}
+              'color_distortion': named.color, 'shift': named.shift}
     return {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
 
 
@@ -226,6 +266,9 @@ def _check(recipe: Recipe, typed: dict) -> None:
     if recipe.freeze_backbone and recipe.trainable_from:
         raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone '
                          'too: give one of them.')
+    if bool(recipe.pieces()) != (recipe.learning_rate_schedule == 'piecewise'):
+        raise UsageError('--learning_rate_pieces and --learning_rate_schedule=piecewise need each other: give both, or '
+                         'neither.')
     if recipe.optimizer != 'regression':
         return
     if not recipe.freeze_backbone or recipe.feature_cache == 'off':

@@ -164,21 +164,28 @@ class Run:
         for old in self.steps()[:-KEPT]:
             self._remove('ckpt', old)
 
+    def keep(self, step: int) -> None:
+        """The checkpoint of `step` stays for good, under another name, when newer ones push it out."""
+        self._link(step, 'kept')
+
     def keep_as_best(self, step: int) -> None:
-        """The checkpoint of `step` stays, under another name, when newer ones push it out.
+        """The checkpoint of `step` stays until a better one comes.
 
         The former best goes last: there is one at any moment. Nothing happens where `step` was not saved.
         """
-        for file in self._files('ckpt', step) if step in self.steps() else []:
-            best = file.with_name(file.name.replace('ckpt-', 'best-', 1))
-            best.unlink(missing_ok=True)
-            try:
-                os.link(file, best)
-            except OSError:  # A file system without hard links.
-                shutil.copyfile(file, best)
+        self._link(step, 'best')
         for old in self._steps('best') if step in self._steps('best') else []:
             if old != step:
                 self._remove('best', old)
+
+    def _link(self, step: int, kind: str) -> None:
+        for file in self._files('ckpt', step) if step in self.steps() else []:
+            link = file.with_name(file.name.replace('ckpt-', f'{kind}-', 1))
+            link.unlink(missing_ok=True)
+            try:
+                os.link(file, link)
+            except OSError:  # A file system without hard links.
+                shutil.copyfile(file, link)
 
     def _files(self, kind: str, step: int) -> list[Path]:
         """Data before index: a checkpoint without its index does not count."""
@@ -227,7 +234,7 @@ class Run:
             return last
         if which == 'best':
             return [f'best-{step}' for step in reversed(self._steps('best'))] or last
-        return [f'{kind}-{which}' for kind in ('ckpt', 'best') if int(which) in self._steps(kind)]
+        return [f'{kind}-{which}' for kind in ('ckpt', 'best', 'kept') if int(which) in self._steps(kind)]
 
     def _read(self, checkpoint, name: str) -> bool:
         try:

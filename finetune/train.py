@@ -91,14 +91,16 @@ def build_state(run: Run, train_records: int, strategy) -> runs.State:
 
 def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
     """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
-    decay_steps = max(1, int(train_records / recipe.batch_size * recipe.num_epochs_per_decay))
     groups = []
     with strategy.scope():
         for part, factor in {'head': 1.0, 'backbone': recipe.backbone_learning_rate_factor}.items():
             variables = model.get_layer(part).trainable_variables
             if variables and recipe.optimizer != 'regression':
-                rate = optimize.exponential_decay(
-                    recipe.initial_learning_rate * factor, decay_steps, recipe.learning_rate_decay_factor)
+                rate = optimize.schedule(
+                    recipe.learning_rate_schedule, recipe.initial_learning_rate * factor,
+                    steps_per_epoch=train_records / recipe.batch_size, max_steps=recipe.max_steps,
+                    epochs_per_decay=recipe.num_epochs_per_decay, decay_factor=recipe.learning_rate_decay_factor,
+                    pieces=recipe.pieces(), warmup_epochs=recipe.warmup_epochs)
                 optimizer = optimize.optimizer(
                     recipe.optimizer, rate,
                     decay=recipe.rmsprop_decay, momentum=recipe.momentum, epsilon=recipe.rmsprop_epsilon)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,36 @@ def test_colours_change_by_no_more_than_their_strength_allows(strength):
         assert abs(distorted((seed, 1), grey, color=strength) - 128 / 255).max() <= strength * 32 / 255 + 1e-5
 
 
+def test_a_crop_from_a_padded_picture_is_the_picture_moved_by_whole_pixels():
+    image = np.random.default_rng(0).integers(1, 256, (16, 16, 3)).astype(np.uint8)
+    padded = np.pad(image, [(2, 2), (2, 2), (0, 0)]) / 255.0
+    crops = {(y, x): padded[y:y + 16, x:x + 16] for y in range(5) for x in range(5)}
+    found = set()
+    for seed in range(150):
+        view = distorted((seed, 3), image, 16, shift=0.125, whole_pixels=True)
+        place, = [place for place, crop in crops.items() if np.allclose(view, crop, atol=1e-6)]
+        found.add(place)
+    assert len(found) == 25  # All of them occur.
+
+
+def test_a_shift_moves_by_any_fraction_of_a_pixel_up_to_its_share_of_the_side():
+    bar = np.zeros((20, 20, 3), np.uint8)
+    bar[:, 10] = 255
+    columns = np.arange(20)
+    centres = []
+    for seed in range(60):
+        row = distorted((seed, 4), bar, 20, shift=0.2)[10, :, 0]
+        centres.append((row * columns).sum() / row.sum())
+    assert 6 <= min(centres) < 7.5 and 12.5 < max(centres) <= 14
+    assert np.abs(np.array(centres) - np.round(centres)).max() > 0.2
+
+
+def test_what_a_shift_leaves_empty_is_black():
+    white = np.full((8, 8, 3), 255, np.uint8)
+    views = [distorted((seed, 5), white, 8, shift=0.25, whole_pixels=True) for seed in range(20)]
+    assert all(set(np.unique(view)) <= {0.0, 1.0} for view in views) and min(view.mean() for view in views) < 0.9
+
+
 def test_colours_stay_between_black_and_white():
     for seed in range(20):
         view = distorted((seed, 1), color=1.0)
@@ -68,7 +100,7 @@ def test_colours_stay_between_black_and_white():
 
 
 def test_the_same_seed_gives_the_same_view_inside_tf_data_as_eagerly():
-    distortion = images.DISTORTIONS['inception']
+    distortion = dataclasses.replace(images.DISTORTIONS['inception'], shift=0.1)
     image = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)
     seeds = [(7, index) for index in range(4)]
     eager = [images.distort(tf.constant(image), 16, distortion, tf.constant(seed, tf.int64)) for seed in seeds]

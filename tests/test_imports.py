@@ -8,16 +8,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'finetune'
 
 FLOORS = [
-    ['errors', 'lazy', 'signals', 'tfrecord'],
+    ['errors', 'lazy', 'models.layers', 'schedules', 'signals', 'tfrecord'],
     ['terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'logs', 'machine', 'metrics',
-     'models.layers', 'optimize', 'regression', 'towers', 'workers'],
-    ['drawings', 'gate', 'models.zoo', 'records', 'staging', 'weights'],
+     'models.all_cnn', 'models.alexnet', 'models.densenet_bc', 'models.mnist_cnn', 'models.resnet_cifar', 'optimize',
+     'regression', 'towers', 'workers'],
+    ['catalogue', 'drawings', 'gate', 'models.zoo', 'records', 'staging', 'weights'],
     ['batches', 'recipe', 'results', 'sources', 'sources.labels'],
-    ['features', 'runs', 'sources.folders', 'conversion'],
-    ['briefing', 'feeds', 'plan', 'pretrained'],
-    ['journal'],
+    ['features', 'runs', 'sources.folders', 'sources.pixels', 'conversion'],
+    ['briefing', 'feeds', 'pretrained', 'sources.cifar10', 'sources.mnist_csv', 'sources.tfds'],
+    ['journal', 'plan'],
     ['account'],
-    ['build', 'eval', 'predict', 'train'],
+    ['build', 'eval', 'predict', 'recipes', 'train'],
     ['__main__'],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

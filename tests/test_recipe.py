@@ -40,6 +40,10 @@ def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
     ({'fine_tune': True}, '--pretrained'),
     ({'freeze_backbone': True, 'trainable_from': 'x'}, 'one of them'),
     ({'optimizer': 'regression'}, '--freeze_backbone'),
+    ({'learning_rate_schedule': 'piecewise'}, '--learning_rate_pieces'),
+    ({'learning_rate_pieces': '9:0.1'}, '--learning_rate_schedule=piecewise'),
+    ({'learning_rate_schedule': 'piecewise', 'learning_rate_pieces': '9=0.1'}, 'is not understood'),
+    ({'recipe': 'resnet_cifar10'}, 'Did you mean resnet56_cifar10'),
     ({'optimizer': 'regression', 'freeze_backbone': True, 'feature_cache': 'off'}, '--feature_cache=on'),
     ({'optimizer': 'regression', 'freeze_backbone': True, 'epochs': 3.0}, '--epochs has nothing to do'),
 ])
@@ -67,6 +71,29 @@ def test_a_later_end_is_no_other_recipe():
     assert recipe.differences(old, {'epochs': 4.0, 'max_steps': 7}) == []
     assert recipe.extend(old, {'epochs': 4.0}, 320).max_steps == 40
     assert recipe.differences(old, {'dropout': 0.9}) == [('dropout', old.dropout, 0.9)]
+
+
+def test_a_run_whose_learning_rate_falls_to_0_at_its_end_has_no_later_end():
+    old = recipe.plan({'epochs': 2.0, 'learning_rate_schedule': 'cosine'}, None, 320)
+    with pytest.raises(Error, match='Use another --train_dir'):
+        recipe.extend(old, {'epochs': 4.0}, 320)
+    assert recipe.extend(old, {'patience': 3}, 320).patience == 3
+
+
+def test_a_recipe_from_before_pictures_were_shifted_goes_on_without_shifting(tmp_path):
+    values = dataclasses.asdict(recipe.plan({}, None, 320))
+    for name in ('shift', 'recipe', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs'):
+        del values[name]
+    old = Recipe.from_json(values, tmp_path / 'recipe.json')
+    assert old == recipe.plan({}, None, 320) and old.distorted().shift == 0.0
+
+
+def test_what_was_typed_wins_over_the_named_recipe_and_that_over_the_rest():
+    planned = recipe.plan({'recipe': 'all_cnn_cifar10', 'batch_size': 16, 'max_steps': 7}, None, 160)
+    assert (planned.batch_size, planned.max_steps, planned.epochs) == (16, 7, 0.7)
+    assert (planned.model, planned.optimizer, planned.dropout) == ('all_cnn', 'nesterov', 0.5)
+    distortion = planned.distorted()
+    assert (distortion.shift, distortion.flip, distortion.whole_pixels) == (0.1, False, False)
 
 
 def test_a_recipe_of_another_version_is_named(tmp_path):

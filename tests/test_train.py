@@ -187,6 +187,15 @@ def test_old_checkpoints_go_and_the_best_one_stays(data, tmp_path, monkeypatch):
     assert run.load().step == run.best_step
 
 
+def test_checkpoints_of_every_other_epoch_stay_for_good_when_asked(data, tmp_path):
+    train_toy(data, tmp_path / 'run', '--epochs=10', '--keep_every_epochs=2')
+    run = Run(tmp_path / 'run')
+    assert 6 not in run.steps() and run.best_step != 6  # Three steps an epoch.
+    kept = [step for step in range(1, 31) if list(run.directory.glob(f'kept-{step}.index'))]
+    assert kept == [6, 12, 18, 24, 30]
+    assert run.load(6).step == 6
+
+
 def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path):
     assert train_toy(data, tmp_path / 'run', '--epochs=50', '--patience=2', '--initial_learning_rate=0') == 0
     assert Run(tmp_path / 'run').steps()[-1] == 9  # Three epochs: the first is the best, two are not better.

@@ -2,11 +2,13 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 from finetune.errors import Error, UsageError
 from finetune.lazy import LazyModule, keras
+from finetune.models import alexnet, all_cnn, densenet_bc, mnist_cnn, resnet_cifar
 
 layers = LazyModule('finetune.models.layers')
 
@@ -18,6 +20,7 @@ class Pixels:
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
     bgr: bool = False
+    per_image: bool = False  # Instead: each picture to mean 0 and deviation 1.
 
 
 NEVER = -100.0  # The logit of an output that is switched off.
@@ -28,6 +31,11 @@ MINUS_ONE_TO_ONE = Pixels((2.0,) * 3, (-1.0,) * 3)
 ZERO_TO_255 = Pixels((255.0,) * 3, (0.0,) * 3)
 STANDARDIZED = Pixels(tuple(1 / s for s in STD), tuple(-m / s for m, s in zip(MEAN, STD, strict=True)))
 BGR_MINUS_MEAN = Pixels((255.0,) * 3, (-123.68, -116.779, -103.939), bgr=True)
+PER_IMAGE = Pixels((1.0,) * 3, (0.0,) * 3, per_image=True)
+# Of CIFAR-10's training pictures, for [0, 255] pixels.
+CIFAR_MEAN, CIFAR_STD = (125.307, 122.95, 113.865), (62.9932, 62.0887, 66.7048)
+CIFAR_STANDARDIZED = Pixels(
+    tuple(255 / s for s in CIFAR_STD), tuple(-m / s for m, s in zip(CIFAR_MEAN, CIFAR_STD, strict=True)))
 # Keras divides by sqrt(std) once more when it builds EfficientNet for its ImageNet weights, and only then; here it is
 # part of the range, so that those weights see the same pixels whichever way they arrive.
 EFFICIENTNET = Pixels(
@@ -42,13 +50,14 @@ class Net:
 
     `application` is a class of keras.applications, by name, or a function with the same arguments. `size` is the side
     of the square picture it was made for, in pixels. `width` says whether the network comes in several widths
-    (`alpha`).
+    (`alpha`), `dropout` where --dropout acts: on what the 'head' reads, inside the 'backbone', or both.
     """
 
     application: str | Callable
     size: int
     pixels: Pixels
     width: bool = False
+    dropout: tuple[str, ...] = ('head',)
 
 
 NETS = {
@@ -92,6 +101,14 @@ NETS = {
     'nasnet_large': Net('NASNetLarge', 331, MINUS_ONE_TO_ONE),
     'vgg16': Net('VGG16', 224, BGR_MINUS_MEAN),
     'vgg19': Net('VGG19', 224, BGR_MINUS_MEAN),
+    # The classics, which are trained from scratch: finetune/models has them.
+    'mnist_cnn': Net(mnist_cnn.backbone, 28, ZERO_TO_ONE, width=True),
+    'alexnet': Net(alexnet.backbone, 224, MINUS_ONE_TO_ONE, width=True, dropout=('backbone', 'head')),
+    **{f'resnet{depth}_cifar': Net(
+        functools.partial(resnet_cifar.backbone, depth=depth), 32, PER_IMAGE, width=True)
+       for depth in (20, 32, 56, 110)},
+    'densenet_bc': Net(densenet_bc.backbone, 32, CIFAR_STANDARDIZED, width=True),
+    'all_cnn': Net(all_cnn.backbone, 32, ZERO_TO_ONE, width=True, dropout=('backbone',)),
 }
 
 
@@ -103,17 +120,24 @@ def find(name: str) -> Net:
                      f'All: {", ".join(NETS)}.')
 
 
-def backbone(name: str, image_size: int, width: float = 1.0, weights: str | None = None, include_top: bool = False):
-    """The network of keras.applications without its head, its input already in its own pixel range.
+def backbone(
+    name: str, image_size: int, width: float = 1.0, weights: str | None = None, include_top: bool = False,
+    dropout: float = 0.0, seed: int = 0,
+):
+    """The network without its head, its input already in its own pixel range.
 
     `weights` is None (random) or 'imagenet' (downloaded by Keras, sha checked). `include_top` is for reading published
-    heads only.
+    heads only. `dropout` acts where the network itself has some.
     """
     net = find(name)
     if width != 1.0 and not net.width:
         raise Error('--width is for networks that come in several widths '
                     f'({", ".join(n for n in NETS if NETS[n].width)}); {name} does not. Leave --width out.')
+    if weights and not isinstance(net.application, str):
+        raise Error(f'no {weights} weights are published for --model={name}. Leave --pretrained out, or name a run.')
     options = {'alpha': width} if net.width else {}
+    if 'backbone' in net.dropout:
+        options |= {'dropout': dropout, 'seed': seed}
     shape = None if include_top else (image_size, image_size, 3)
     application = net.application
     if isinstance(application, str):
@@ -152,18 +176,24 @@ def build(
     Its sub-models `backbone` (pixels in the network's range -> feature map [b, h, w, c], or one of each of
     `feature_layers`) and `head` (pooled features [b, c] -> logits) can be used alone.
     """
-    pixels = find(name).pixels
-    body = backbone(name, image_size, width)
+    net = find(name)
+    body = backbone(name, image_size, width, dropout=dropout, seed=seed)
     if feature_layers:
         body = _ending_at(body, feature_layers)
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
     images = keras.Input((image_size, image_size, 3), name='image')
-    ranged = layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr, name='pixel_range')(images)
+    ranged = _pixel_range(net.pixels)(images)
     features = layers.AveragePooling(name='features')(body(ranged))
-    head = _head(features.shape[-1], classes, dropout, seed)
+    head = _head(features.shape[-1], classes, dropout if 'head' in net.dropout else 0.0, seed)
     return keras.Model(images, head(features), name='classifier')
+
+
+def _pixel_range(pixels: Pixels):
+    if pixels.per_image:
+        return layers.PixelsPerImage(name='pixel_range')
+    return layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr, name='pixel_range')
 
 
 def _ending_at(body, feature_layers: Sequence[str]):
