@@ -29,7 +29,7 @@ PLANS = {  # Measured to work without tuning; the README says on what.
 
 def _plans(name: str) -> str:
     head, tuned, new = (f'{PLANS[plan][name]:g}' for plan in PLANS)
-    return f'{tuned} with --pretrained, {head} with --freeze_backbone, else {new}'
+    return f'{tuned} with --pretrained, {head} for the steps of a head alone, else {new}'
 
 
 @dataclasses.dataclass(frozen=True)

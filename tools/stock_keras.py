@@ -14,7 +14,7 @@ STARTED = time.monotonic()
 
 import keras  # noqa: E402 (its import is part of the time)
 
-EPOCHS = 10
+EPOCHS = 5
 
 
 class Clock(keras.callbacks.Callback):
