@@ -19,51 +19,51 @@ from finetune.terminal import Progress, count, printable, say, warn
 BESIDE_SHARDS = {records.MANIFEST, records.LABELS, records.SKIPPED, 'features'}  # 'features' can be made again.
 SKIPS_SHOWN = 20
 
-flags = command.Flags(
+FLAGS = command.Flags(
     'finetune build --train_directory=PICTURES --output_directory=RECORDS [flags]',
     'Folders of pictures, one a class, become records: TFRecord shards, labels.txt and dataset.json. Every '
     'picture is decoded, turned upright and stored as an RGB JPEG; what cannot be used is listed in skipped.csv. '
     'The pictures themselves are never touched.',
 )
-flags.group('where')
-flags.choice('source', 'folders', tuple(plan.SOURCES), 'what the pictures lie in: folders of files; CSV files of '
+FLAGS.group('where')
+FLAGS.choice('source', 'folders', tuple(plan.SOURCES), 'what the pictures lie in: folders of files; CSV files of '
              "MNIST; CIFAR-10's binary batches; or a dataset that tensorflow-datasets prepared")
-flags.string('train_directory', None, 'folder with one folder of pictures a class; of mnist_csv and cifar10 a file, or '
+FLAGS.string('train_directory', None, 'folder with one folder of pictures a class; of mnist_csv and cifar10 a file, or '
              'the folder that it is in')
-flags.string('validation_directory', None, 'the same for validation pictures')
-flags.string('tfds', None, 'name of the dataset for --source=tfds')
-flags.string('tfds_dir', None, 'where it was prepared')
-flags.string('tfds_splits', None, "TRAIN,VALIDATION: the dataset's names for them (default: train, and validation or "
+FLAGS.string('validation_directory', None, 'the same for validation pictures')
+FLAGS.string('tfds', None, 'name of the dataset for --source=tfds')
+FLAGS.string('tfds_dir', None, 'where it was prepared')
+FLAGS.string('tfds_splits', None, "TRAIN,VALIDATION: the dataset's names for them (default: train, and validation or "
              'test if there is one)')
-flags.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
+FLAGS.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
              'validation, chosen by content, so that no picture ever changes sides (default: '
              f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
-flags.string('output_directory', None, 'records to make; records that stand there are replaced')
-flags.string('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
+FLAGS.string('output_directory', None, 'records to make; records that stand there are replaced')
+FLAGS.string('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
              "of mnist_csv names for the file's numbers from 0 on")
-flags.switch('overwrite', False, 'replace the output directory whatever is in it')
-flags.group('what is stored')
-flags.integer('max_side', 0, 'shrink pictures whose longer side exceeds this many pixels', least=0)
-flags.integer('short_side', 0, 'shrink pictures whose shorter side exceeds this many pixels: 299 is enough for '
+FLAGS.switch('overwrite', False, 'replace the output directory whatever is in it')
+FLAGS.group('what is stored')
+FLAGS.integer('max_side', 0, 'shrink pictures whose longer side exceeds this many pixels', least=0)
+FLAGS.integer('short_side', 0, 'shrink pictures whose shorter side exceeds this many pixels: 299 is enough for '
               'inception_v3, 224 for most', least=0)
-flags.integer('train_shards', 2, 'number of training shards', least=1)
-flags.integer('validation_shards', 2, 'number of validation shards', least=1)
-flags.integer('seed', 12345, 'decides the order of the records')
-flags.group('what is let in')
-flags.integer('max_bytes', gate.Limits.max_bytes, 'reject larger files', least=1)
-flags.integer('max_pixels', gate.Limits.max_pixels, 'reject pictures of more pixels', least=1)
-flags.switch('no_symlinks', False, 'reject symbolic links')
-flags.switch('recursive', False, 'read folders inside class folders as part of the class')
-flags.switch('strict', False, 'fail, and change nothing, if any picture is skipped')
-flags.switch('fail_on_leak', False, 'fail, and change nothing, if a picture is in both splits')
-flags.group('how')
-flags.integer('num_threads', None, 'worker processes (default: one a core); the records do not depend on it',
+FLAGS.integer('train_shards', 2, 'number of training shards', least=1)
+FLAGS.integer('validation_shards', 2, 'number of validation shards', least=1)
+FLAGS.integer('seed', 12345, 'decides the order of the records')
+FLAGS.group('what is let in')
+FLAGS.integer('max_bytes', gate.Limits.max_bytes, 'reject larger files', least=1)
+FLAGS.integer('max_pixels', gate.Limits.max_pixels, 'reject pictures of more pixels', least=1)
+FLAGS.switch('no_symlinks', False, 'reject symbolic links')
+FLAGS.switch('recursive', False, 'read folders inside class folders as part of the class')
+FLAGS.switch('strict', False, 'fail, and change nothing, if any picture is skipped')
+FLAGS.switch('fail_on_leak', False, 'fail, and change nothing, if a picture is in both splits')
+FLAGS.group('how')
+FLAGS.integer('num_threads', None, 'worker processes (default: one a core); the records do not depend on it',
               least=1)
-flags.switch('json', False, 'print dataset.json instead of the summary')
+FLAGS.switch('json', False, 'print dataset.json instead of the summary')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(flags, build, argv)
+    return command.run(FLAGS, build, argv)
 
 
 def build(options) -> int:

@@ -117,7 +117,8 @@ def evaluate_checkpoint(
     files = results.write(directory, scores, examples, found)
     scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
     logs.Scalars(directory).write(loaded.step, scalars)
-    say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s')
+    say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
+        f'with {found["engine"]} (--engine)')
     say(f'Wrote {", ".join(map(printable, files))}')
     return found
 

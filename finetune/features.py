@@ -239,7 +239,8 @@ def _announce(wanted: Wanted, place: Path, done: int) -> None:
         raise Error(f'the features of {wanted.count} pictures ({what}) do not fit into {printable(place)}, which '
                     f'has room for {_megabytes(room)}. Take fewer --views, name a --feature_dir on another disk, '
                     'or compute them at every step with --feature_cache=off.')
-    say(f'Computing features of {wanted.count} pictures once ({what})' + (f'; {done} are done' if done else ''))
+    say(f'Computing features of {wanted.count} pictures once ({what}) with {wanted.engine} (--engine)'
+        + (f'; {done} are done' if done else ''))
 
 
 def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray]:

@@ -64,7 +64,8 @@ def predict(flags: SimpleNamespace) -> int:
     loaded = run.load(flags.checkpoint, flags.averages)
     names = answerable(run)
     top_k = min(flags.top_k, len(names))
-    say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step})')
+    say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step}), '
+        f'with {_engine(flags, run)} (--engine)')
     header, written = _format(flags, top_k, names.values())
     counts, started = collections.Counter(), time.monotonic()
     with _progress(flags.arguments) as progress:
@@ -81,6 +82,10 @@ def predict(flags: SimpleNamespace) -> int:
     say(f'{counts[True]} pictures in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
         + (f'; without answer: {counts[False]}, their lines say why' if counts[False] else ''))
     return 1 if counts[False] else 0
+
+
+def _engine(flags: SimpleNamespace, run: Run) -> str:
+    return engines.choose(flags.engine, run.recipe.mixed_precision)
 
 
 def _check_usage(flags: SimpleNamespace) -> None:
@@ -186,7 +191,7 @@ def answerable(run: Run) -> dict[int, str]:
 
 def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
     """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
-    logits_of = engines.function(model, engines.choose(flags.engine, run.recipe.mixed_precision))
+    logits_of = engines.function(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
     pictures = _ahead(_admitted, paths, threads, most=2 * flags.batch_size)

@@ -9,12 +9,12 @@ from finetune.errors import UsageError
 from finetune.terminal import printable, table
 
 QUOTE = '"'
-flags = command.Flags(
+FLAGS = command.Flags(
     'finetune recipes [NAME]', 'Lists the named recipes, or tells all about one: where it comes from, its flags.')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(flags, recipes, argv)
+    return command.run(FLAGS, recipes, argv)
 
 
 def recipes(options) -> None:
