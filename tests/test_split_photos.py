@@ -1,3 +1,5 @@
+import pytest
+
 from tests import toy
 from tools import split_photos
 
@@ -19,3 +21,11 @@ def test_every_picture_is_in_one_split_whatever_it_is_called(tmp_path):
     (photos / 'cat/0.jpg').rename(photos / 'cat/renamed.jpg')
     split_photos.split(photos, tmp_path / 'second', 3)
     assert contents(tmp_path / 'second/validation') == chosen
+
+
+def test_a_class_that_would_have_nothing_to_train_on_is_named(tmp_path):
+    photos = toy.class_folders(tmp_path / 'photos', {'cat': 9, 'dog': 3})
+    (photos / 'cat/.DS_Store').write_bytes(b'')
+    with pytest.raises(SystemExit, match='dog has 3 pictures'):
+        split_photos.split(photos, tmp_path / 'split', 3)
+    assert '.DS_Store' not in ' '.join(names(tmp_path / 'split/train'))

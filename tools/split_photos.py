@@ -8,6 +8,7 @@ pictures, so that figures of two machines are about the same ones.
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 
@@ -26,10 +27,13 @@ def main():
 
 
 def split(photos: Path, output: Path, validation: int) -> dict[str, int]:
-    """Links every file of every class folder into one of the two splits; returns how many each got."""
+    """Links every picture of every class folder into one of the two splits; returns how many each got."""
     counts = {'train': 0, 'validation': 0}
     for folder in sorted(path for path in photos.iterdir() if path.is_dir()):
-        by_content = sorted(folder.iterdir(), key=lambda path: hashlib.sha256(path.read_bytes()).digest())
+        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.')]
+        if len(files) <= validation:
+            sys.exit(f'{folder} has {len(files)} pictures: none would be left to train on. Lower --validation.')
+        by_content = sorted(files, key=lambda path: hashlib.sha256(path.read_bytes()).digest())
         for place, path in enumerate(by_content):
             name = 'validation' if place < validation else 'train'
             link = output / name / folder.name / path.name
