@@ -46,6 +46,7 @@ def test_growth_and_compression_are_those_that_are_asked_for():
     assert small.output_shape == (None, 8, 8, 5)  # 8 + 4 = 12, a quarter is 3; 3 + 4 = 7, a quarter is 1; 1 + 4 = 5.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CLASSICS)
 def test_a_classic_comes_in_other_widths(name):
     size = min(zoo.NETS[name].size, 32)

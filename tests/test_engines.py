@@ -12,6 +12,7 @@ from finetune.models import zoo
 needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino_answers_as_tensorflow_does():
     """With weights that have learned something: a new network says nearly the same of every picture."""

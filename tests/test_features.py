@@ -260,6 +260,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, directo
     assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what', [HEAD_ONLY, LAST_BLOCK])
 def test_one_and_two_towers_agree(data, directory, tmp_path, what):
     for towers in (1, 2):
@@ -290,6 +291,7 @@ def test_the_network_that_is_saved_is_whole_and_as_good_as_was_measured(data, di
     assert float(last['validation_loss']) == pytest.approx(loss, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_without_the_cache_the_same_things_train(data, directory, tmp_path):
     for cache in ('on', 'off'):
         flags = ('--max_steps=4', '--trainable_from=last', f'--feature_cache={cache}')
@@ -316,7 +318,8 @@ def solve_toy(data, directory, *flags) -> int:
                        '--freeze_backbone', *flags])
 
 
-@pytest.mark.parametrize('flags', [(), ('--num_gpus=2', '--views=2', '--label_smoothing=0.1')])
+@pytest.mark.parametrize('flags', [
+    (), pytest.param(('--num_gpus=2', '--views=2', '--label_smoothing=0.1'), marks=pytest.mark.slow)])
 def test_the_head_that_is_solved_for_knows_the_pictures(data, directory, tmp_path, capfd, flags):
     assert solve_toy(data, tmp_path / 'run', *flags) == 0
     out = capfd.readouterr()
@@ -356,6 +359,7 @@ def test_too_many_features_to_solve_at_once_are_named_with_the_way_out(data, dir
     assert solve_toy(data, tmp_path / 'run', '--epochs=1') == 0
 
 
+@pytest.mark.slow
 def test_a_head_on_several_layers_is_the_same_in_every_command(data, directory, tmp_path, capfd):
     assert solve_toy(data, tmp_path / 'run', '--feature_layers=first_bn,last_conv') == 0
     assert eval.main([f'--checkpoint_dir={tmp_path}/run', f'--data_dir={data.directory}', '--run_once']) == 0

@@ -20,6 +20,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_does_not(tmp_path):
     for name, seed in (('first', 1), ('again', 1), ('other', 2)):
         make(tmp_path / name, f'--seed={seed}')
@@ -77,6 +78,7 @@ def test_every_class_can_be_drawn(kind):
         assert picture.mode == 'RGB' and min(picture.size) >= 100
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_give_a_flower_away():
     def mean_colours(split, count):
         return np.array([[np.asarray(make_sample.draw_picture('flowers', 1, split, name, index)).mean((0, 1))

@@ -48,6 +48,7 @@ def restart(data, directory, *flags) -> int:
 # The table ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_anything_the_weights_are_random_and_the_seed_decides_them(data, tmp_path):
     for name, seed in {'a': 1, 'b': 1, 'c': 2}.items():
         assert restart(data, tmp_path / name, '--model=toy', f'--seed={seed}') == 0
@@ -72,6 +73,7 @@ def test_without_fine_tune_other_classes_are_an_error_that_lists_both_heads(data
     assert '--fine_tune' in err
 
 
+@pytest.mark.slow
 def test_without_fine_tune_the_same_classes_keep_their_head(data, tmp_path):
     assert train_toy(data, tmp_path / 'first', '--model=toy', '--max_steps=3') == 0
     assert restart(data, tmp_path / 'second', f'--pretrained={tmp_path / "first"}') == 0

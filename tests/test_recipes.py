@@ -51,6 +51,7 @@ def test_what_cannot_be_told_is_bad_usage(capsys, arguments, sentence):
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_start_screen_says_which_recipe_it_is_and_what_was_changed(tmp_path, capfd):
     data = toy_records.write(tmp_path / 'records')
     flags = [f'--data_dir={data}', f'--train_dir={tmp_path}/run', '--recipe=mnist_cnn', '--width=0.1', '--batch_size=8']

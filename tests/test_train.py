@@ -86,6 +86,7 @@ def test_training_from_a_block_on_leaves_what_is_before_it(data, tmp_path):
     assert moved == {'last_conv/kernel', 'last_conv/bias', 'logits/kernel', 'logits/bias'}
 
 
+@pytest.mark.slow
 def test_the_backbone_takes_smaller_steps_with_a_smaller_factor(data, tmp_path):
     moves = {}
     for factor in (1.0, 0.01):
@@ -139,7 +140,8 @@ def test_divergence_stops_the_run_with_its_own_exit_code_and_leaves_a_finite_che
         assert all(np.isfinite(v).all() for v in Run(tmp_path / 'nan').load(step, averages=False).model.get_weights())
 
 
-@pytest.mark.parametrize(('number', 'exit_code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(('number', 'exit_code'), [
+    (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch, number, exit_code):
     whole = tmp_path / 'whole'
     train_toy(data, whole, '--max_steps=5')
@@ -161,6 +163,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch
     assert_equal_variables(variables(whole), variables(tmp_path / 'run'), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(data, tmp_path, capfd):
     train_toy(data, tmp_path / 'run', '--epochs=2')
     run = Run(tmp_path / 'run')
@@ -176,6 +179,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(data, tm
     assert 'ckpt-6 is damaged' in err and 'goes on from step 3' in err
 
 
+@pytest.mark.slow
 def test_old_checkpoints_go_and_the_best_one_stays(data, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, 'SECONDS_BETWEEN_SAVES', 0)
     train_toy(data, tmp_path / 'run', '--epochs=12')
@@ -254,6 +258,7 @@ def test_a_shard_that_was_changed_is_named_when_it_is_asked_for(data, tmp_path, 
     assert 'train-00001-of-00002: its sha256 differs' in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('waiting', 'said'), [(0.1, 0), (0.6, 1)])
 def test_a_slow_input_is_named_once_with_what_helps(data, tmp_path, monkeypatch, capfd, waiting, said):
     now, next_batch = [0.0], journal.Journal.next_batch

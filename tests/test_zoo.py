@@ -41,6 +41,7 @@ def test_a_classifier_is_a_backbone_and_a_head_that_can_be_used_alone():
     assert model(pictures).shape == (3, 5)
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_names_and_weights_whatever_was_built_before():
     def built():
         zoo.start_afresh(seed=3)
