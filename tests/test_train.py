@@ -44,6 +44,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, tmp_pat
     assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_one_and_two_towers_agree(data, tmp_path):
     for towers in (1, 2):
         assert train_toy(data, tmp_path / str(towers), '--max_steps=8', f'--num_gpus={towers}', '--batch_norm=still',
@@ -131,6 +132,7 @@ def test_label_smoothing_gives_nothing_to_a_background_that_never_occurs():
     assert float(smoothed[0]) == pytest.approx(-(0.95 * log_p[0] + 0.05 * log_p[1]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_divergence_stops_the_run_with_its_own_exit_code_and_leaves_a_finite_checkpoint(data, tmp_path, capfd):
     assert train_toy(data, tmp_path / 'run', '--max_steps=3') == 0
     assert train_toy(
