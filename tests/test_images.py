@@ -1,3 +1,4 @@
+import colorsys
 import dataclasses
 
 import numpy as np
@@ -61,6 +62,37 @@ def test_colours_change_by_no_more_than_their_strength_allows(strength):
     grey = np.full((2, 2, 3), 128, np.uint8)  # Hue, saturation and contrast leave an even grey as it is.
     for seed in range(20):
         assert abs(distorted((seed, 1), grey, color=strength) - 128 / 255).max() <= strength * 32 / 255 + 1e-5
+
+
+GRAYS = np.linspace(60, 180, 64).reshape(8, 8, 1).repeat(3, axis=2).astype(np.uint8)
+
+
+def test_gray_stays_gray_whatever_happens_to_colours():
+    for seed in range(20):
+        view = distorted((seed, 1), GRAYS, 8, color=1.0)
+        np.testing.assert_allclose(view, view[..., :1].repeat(3, axis=2), atol=1e-6)
+
+
+def test_contrast_goes_from_half_to_one_and_a_half():
+    gains = [np.ptp(distorted((seed, 2), GRAYS, 8, color=1.0)) / np.ptp(GRAYS / 255.0) for seed in range(60)]
+    assert 0.5 <= min(gains) < 0.6 and 1.4 < max(gains) <= 1.5 + 1e-5
+
+
+def test_hue_turns_both_ways_and_saturation_makes_colours_paler_and_stronger():
+    brown = np.full((8, 8, 3), (130, 110, 90), np.uint8)
+    views = [colorsys.rgb_to_hsv(*distorted((seed, 3), brown, 8, color=1.0)[0, 0]) for seed in range(80)]
+    hue, saturation, _ = colorsys.rgb_to_hsv(*(brown[0, 0] / 255))
+    turns = [(view[0] - hue + 0.5) % 1 - 0.5 for view in views]
+    assert -0.3 < min(turns) < -0.1 and 0.1 < max(turns) < 0.3
+    assert min(view[1] for view in views) < 0.6 * saturation and max(view[1] for view in views) > 1.4 * saturation
+
+
+@pytest.mark.parametrize('size', [7, 16, 299])
+def test_every_pixel_is_recoloured_alike_whatever_the_size(size):
+    even = np.full((size, size, 3), (200, 100, 50), np.uint8)
+    view = distorted((1, 1), even, size, color=0.5)
+    np.testing.assert_allclose(view, np.broadcast_to(view[0, 0], view.shape), atol=1e-6)
+    assert np.abs(view[0, 0] - even[0, 0] / 255).max() > 0.01
 
 
 def test_a_crop_from_a_padded_picture_is_the_picture_moved_by_whole_pixels():
