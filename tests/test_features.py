@@ -86,10 +86,14 @@ def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, t
         assert trained == {v.path for v in model.trainable_variables}
 
 
-@pytest.mark.parametrize(('trainable_from', 'cut'), [('', 'right,last'), ('last', 'first'), ('right', 'first')])
-def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut(monkeypatch, trainable_from, cut):
+@pytest.mark.parametrize(('read', 'trainable_from', 'cut'), [
+    ('right,last', '', 'right,last'), ('right,last', 'last', 'first'), ('right,last', 'right', 'first'),
+    ('sum,last', 'last', 'sum')])
+def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut(
+    monkeypatch, read, trainable_from, cut
+):
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
-    model = classifier(trainable_from, feature_layers=('right', 'last'))
+    model = classifier(trainable_from, feature_layers=read.split(','))
     parts = zoo.parts(model)
     assert parts.cut == cut
     pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))

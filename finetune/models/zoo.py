@@ -271,7 +271,9 @@ def parts(model) -> Parts | None:
     if boundary is None:
         return None
     lower = keras.Model(backbone.input, boundary)
-    upper = keras.Model(boundary, backbone.output, name='backbone')
+    # Keras cannot build a model whose input is one of its outputs as it stands.
+    outputs = [keras.layers.Identity()(output) if output is boundary else output for output in backbone.outputs]
+    upper = keras.Model(boundary, outputs, name='backbone')
     stored = keras.Input(boundary.shape[1:], name='stored')
     return Parts(
         _maker(boundary).name, False, keras.Model(images, lower(ranged)),
