@@ -7,7 +7,7 @@ out (of all tenths in turn, where pictures are few); then the head is fitted to 
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ WORSE = 1.1  # A held-out loss so many times the best one ends the search: weake
 PASSES = 500  # At most; fits of real features need 30 to 150.
 TOLERANCE = 1e-5  # Change of the loss, and
 SLOPE = 1e-5  # largest part of its gradient, at which a fit ends; smaller ones change no answer that we saw.
-MOST_BYTES = 2**32  # Of features in float32; a fit holds them three times.
+MOST_BYTES = 2**32  # Of features in float32; a fit holds them once, twice while it begins.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def fit(
         raise Error(f'the features of {len(features)} pictures take {4 * features.size / 1e9:.0f} GB, too much to '
                     'solve for the head at once. Train it step by step: add --epochs=10.')
     occurring = np.unique(labels)
-    problem = _Problem.of(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing)
+    problem = _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing)
     weight_decay, start = _choose(problem, seed, tell)
     weights, loss = problem.solve(weight_decay, start)
     kernel = np.zeros((features.shape[2], classes), np.float32)
@@ -57,11 +57,11 @@ def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tu
     """The weight decay with the lowest loss on held-out tenths, and the weights that it led to."""
     tenths = np.array_split(np.random.default_rng(seed).permutation(problem.records), min(10, problem.records))
     asked = tenths[:-(-ENOUGH // len(tenths[0]))]
-    folds = [(problem.part(np.setdiff1d(range(problem.records), tenth)), problem.part(tenth)) for tenth in asked]
-    weights, best, best_weights = [None] * len(folds), None, None
+    weights, best, best_weights = [None] * len(asked), None, None
     for weight_decay in WEIGHT_DECAYS:
-        weights = [rest.solve(weight_decay, start)[0] for (rest, _), start in zip(folds, weights, strict=True)]
-        measured = [tenth.measure(fitted) for (_, tenth), fitted in zip(folds, weights, strict=True)]
+        weights = [problem.solve(weight_decay, start, without=tenth)[0]
+                   for tenth, start in zip(asked, weights, strict=True)]
+        measured = [problem.measure(fitted, tenth) for fitted, tenth in zip(weights, asked, strict=True)]
         sizes = [len(tenth) for tenth in asked]
         trial = Trial(weight_decay, *np.average(measured, axis=0, weights=sizes).tolist(), sum(sizes))
         tell(trial)
@@ -72,49 +72,39 @@ def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tu
     return best.weight_decay, best_weights
 
 
-@dataclasses.dataclass(frozen=True)
 class _Problem:
-    """Rows to fit. Weights are [c + 1, classes], the bias last, for features of mean 0 and deviation 1."""
+    """Rows to fit, one a view. Weights are [c + 1, classes], the bias last, for features of mean 0 and deviation 1."""
 
-    rows: np.ndarray  # float32 [records * views, c], standardised.
-    labels: np.ndarray  # [records * views]
-    views: int
-    classes: int
-    label_smoothing: float
-    mean: np.ndarray  # [c], of the features as they came.
-    deviation: np.ndarray  # [c]
-
-    @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray, classes: int, label_smoothing: float) -> '_Problem':
-        records, views, channels = features.shape
-        rows = features.reshape(records * views, channels).astype(np.float32)
-        mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int, label_smoothing: float):
+        self.records, self.views, self.channels = features.shape
+        self.labels, self.classes = labels, classes
+        rows = features.reshape(-1, self.channels).astype(np.float32)
+        self.mean = rows.mean(axis=0)
+        rows -= self.mean
+        self.deviation = np.sqrt(np.einsum('rc,rc->c', rows, rows) / len(rows))
         # What varies by less than its precision holds, says nothing: it is rounding.
-        deviation[deviation <= np.finfo(features.dtype).eps * np.abs(mean)] = 1.0
-        rows -= mean
-        rows /= deviation
-        return cls(rows, np.repeat(labels, views), views, classes, label_smoothing, mean, deviation)
+        self.deviation[self.deviation <= np.finfo(features.dtype).eps * np.abs(self.mean)] = 1.0
+        rows /= self.deviation
+        targets = np.full((self.records, classes), label_smoothing / classes, np.float32)
+        targets[np.arange(self.records), labels] += 1 - label_smoothing
+        with tf.device('CPU'):  # A GPU may multiply with ten bits, and L-BFGS follows every one of them.
+            self.rows, self.targets = tf.constant(rows), tf.constant(targets.repeat(self.views, axis=0))
 
-    @property
-    def records(self) -> int:
-        return len(self.rows) // self.views
-
-    def part(self, records: np.ndarray) -> '_Problem':
-        """These records alone, each with all of its views."""
-        places = (records[:, None] * self.views + np.arange(self.views)).ravel()
-        return dataclasses.replace(self, rows=self.rows[places], labels=self.labels[places])
-
-    def solve(self, weight_decay: float, start: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-        """(weights, loss) at the minimum."""
+    def solve(
+        self, weight_decay: float, start: np.ndarray | None = None, without: Sequence[int] = ()
+    ) -> tuple[np.ndarray, float]:
+        """(weights, loss) at the minimum over all records but `without`, each with all of its views."""
         from scipy.optimize import minimize  # Here: it takes a third of a second.
 
-        shape = (self.rows.shape[1] + 1, self.classes)
-        with tf.device('CPU'):  # A GPU may multiply with ten bits, and L-BFGS follows every one of them.
-            rows, targets = tf.constant(self.rows), tf.constant(self._targets())
+        counts = np.ones(self.records, np.float32)
+        counts[np.asarray(without, int)] = 0
+        shape = (self.channels + 1, self.classes)
+        with tf.device('CPU'):
+            shares = tf.constant(np.repeat(counts / counts.sum() / self.views, self.views)[:, None])
 
         def at(flat: np.ndarray) -> tuple[float, np.ndarray]:
             weights = tf.constant(flat.reshape(shape), tf.float32)
-            loss, gradient = _loss_and_gradient()(weights, rows, targets, tf.constant(weight_decay))
+            loss, gradient = _loss_and_gradient()(weights, self.rows, self.targets, shares, tf.constant(weight_decay))
             return float(loss), gradient.numpy().ravel().astype(np.float64)
 
         found = minimize(
@@ -122,37 +112,32 @@ class _Problem:
             method='L-BFGS-B', options={'maxiter': PASSES, 'maxfun': 2 * PASSES, 'ftol': TOLERANCE, 'gtol': SLOPE})
         return found.x.reshape(shape).astype(np.float32), float(found.fun)
 
-    def measure(self, weights: np.ndarray) -> tuple[float, float]:
-        """(cross-entropy in nats, precision@1) of these rows."""
-        log_shares = tf.nn.log_softmax(self.rows @ weights[:-1] + weights[-1]).numpy()
-        loss = -log_shares[np.arange(len(self.labels)), self.labels].mean()
-        return float(loss), float(np.mean(log_shares.argmax(axis=1) == self.labels))
+    def measure(self, weights: np.ndarray, records: np.ndarray) -> tuple[float, float]:
+        """(cross-entropy in nats, precision@1) of all views of these records."""
+        places = (records[:, None] * self.views + np.arange(self.views)).ravel()
+        labels = self.labels[records].repeat(self.views)
+        log_likely = tf.nn.log_softmax(tf.gather(self.rows, places) @ weights[:-1] + weights[-1]).numpy()
+        loss = -log_likely[np.arange(len(labels)), labels].mean()
+        return float(loss), float(np.mean(log_likely.argmax(axis=1) == labels))
 
     def raw(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(kernel, bias) that do the same to features as they came."""
         kernel = weights[:-1] / self.deviation[:, None]
         return kernel, weights[-1] - self.mean @ kernel
 
-    def _targets(self) -> np.ndarray:
-        """Probabilities to reach: float32 [rows, classes]."""
-        targets = np.full((len(self.labels), self.classes), self.label_smoothing / self.classes, np.float32)
-        targets[np.arange(len(self.labels)), self.labels] += 1 - self.label_smoothing
-        return targets
-
 
 @functools.cache
 def _loss_and_gradient() -> Callable:
-    """(weights, rows, targets, weight decay) -> (loss, gradient).
+    """(weights, rows, targets, shares of the rows in the loss, weight decay) -> (loss, gradient).
 
     TensorFlow, not NumPy: the threads of NumPy's BLAS wait for each other busily, so that other work on the machine
     slows small products down a hundred times.
     """
     @tf.function(reduce_retracing=True)
-    def loss_and_gradient(weights, rows, targets, weight_decay):
-        count = tf.cast(tf.shape(rows)[0], tf.float32)
-        log_shares = tf.nn.log_softmax(rows @ weights[:-1] + weights[-1])
-        loss = weight_decay * tf.nn.l2_loss(weights[:-1]) - tf.reduce_sum(targets * log_shares) / count
-        slope = (tf.exp(log_shares) - targets) / count
+    def loss_and_gradient(weights, rows, targets, shares, weight_decay):
+        log_likely = tf.nn.log_softmax(rows @ weights[:-1] + weights[-1])
+        loss = weight_decay * tf.nn.l2_loss(weights[:-1]) - tf.reduce_sum(shares * targets * log_likely)
+        slope = shares * (tf.exp(log_likely) - targets)
         by_class = tf.matmul(slope, rows, transpose_a=True)  # Eight times faster than its transpose.
         gradient = tf.transpose(by_class) + weight_decay * weights[:-1]
         return loss, tf.concat([gradient, tf.reduce_sum(slope, axis=0, keepdims=True)], axis=0)

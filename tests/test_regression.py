@@ -35,11 +35,11 @@ def test_features_that_hardly_vary_count_and_those_that_never_vary_do_not_harm()
 
 def test_at_the_minimum_no_small_change_of_a_weight_lowers_the_loss():
     features, labels = blobs(60)
-    problem = regression._Problem.of(features, labels - 1, 3, 0.0)
+    problem = regression._Problem(features, labels - 1, 3, 0.0)
     weights, loss = problem.solve(0.1)
 
     def loss_at(weights):
-        logits = (problem.rows @ weights[:-1] + weights[-1]).astype(np.float64)
+        logits = (problem.rows.numpy() @ weights[:-1] + weights[-1]).astype(np.float64)
         shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         return -np.log(shares[np.arange(60), problem.labels]).mean() + 0.05 * np.sum(weights[:-1] ** 2)
 
