@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 from finetune import gate
 from finetune.errors import Error, UsageError
+from finetune.lazy import LazyModule
 from finetune.records import BACKGROUND
-from finetune.sources import Source, cifar10, folders, mnist_csv, tfds
+from finetune.sources import Source, folders
 from finetune.sources.labels import read_labels
 from finetune.terminal import printable, some
+
+# Imported when they are asked for: they need NumPy, which takes half of the time that folders take to start.
+cifar10 = LazyModule('finetune.sources.cifar10', needs_tensorflow=False)
+mnist_csv = LazyModule('finetune.sources.mnist_csv', needs_tensorflow=False)
+tfds = LazyModule('finetune.sources.tfds', needs_tensorflow=False)
 
 AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
 STORED_BY = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')  # Flags, of folders.

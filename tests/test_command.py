@@ -89,6 +89,12 @@ def test_help_does_not_wait_for_tensorflow(arguments):
     assert time.monotonic() - started < 2.5
 
 
+def test_a_build_of_folders_waits_for_neither_numpy_nor_tensorflow():
+    """A thousand photos take half a second; NumPy alone would add a fifth to that."""
+    program = 'import sys; import finetune.build; print(sorted({"numpy", "tensorflow"} & set(sys.modules)))'
+    assert subprocess.run([sys.executable, '-c', program], capture_output=True, text=True).stdout == '[]\n'
+
+
 def test_an_unknown_verb_is_answered_with_the_verbs():
     done = subprocess.run([sys.executable, '-m', 'finetune', 'trian'], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and 'finetune train' in done.stderr
