@@ -35,9 +35,8 @@ def for_training(
     Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is
     decided by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
     """
-    def picture(epoch, index, serialized):
+    def picture(view_seed, serialized):
         example = records.parse(serialized)
-        view_seed = tf.random.fold_in(tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch), index)
         image = images.distort(images.decode(example['encoded']), image_size, distortion, view_seed)
         return _batch_item(image, example)
 
@@ -70,18 +69,18 @@ def of_all_views(
         example = records.parse(serialized)
         image = images.decode(example['encoded'])
         shown = [images.view(image, image_size, crop_fraction)]
-        for view in range(1, views):
-            view_seed = tf.random.fold_in(tf.random.fold_in(tf.constant([seed, 2], tf.int64), view), index)
-            shown.append(images.distort(image, image_size, distortion, view_seed))
+        for view_seed in view_seeds:
+            shown.append(images.distort(image, image_size, distortion, tf.stack([view_seed, index])))
         return _batch_item(tf.stack(shown), example)
 
+    view_seeds = [_seed(seed, 2, view) for view in range(1, views)]
     dataset = tf.data.TFRecordDataset(records_.paths(split)).enumerate().skip(first_record)
     dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def _epoch(records_, split: str, seed: int, epoch):
-    """(epoch, index, serialized record) of every record, shuffled: the shards, then blocks of what memory holds."""
+    """(seed of its view, serialized record) of every record, shuffled: the shards, then blocks of what memory holds."""
     epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
     files = tf.random.experimental.stateless_shuffle(tf.constant(records_.paths(split)), epoch_seed)
     dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
@@ -90,7 +89,13 @@ def _epoch(records_, split: str, seed: int, epoch):
     blocks = dataset.batch(_records_in_memory(records_.split(split))).enumerate()
     dataset = blocks.flat_map(lambda number, block: tf.data.Dataset.from_tensor_slices(
         tf.random.experimental.stateless_shuffle(block, tf.random.fold_in(epoch_seed, number))))
-    return dataset.enumerate().map(lambda index, serialized: (epoch, index, serialized))
+    view_seed = _seed(seed, 0, epoch)
+    return dataset.enumerate().map(lambda index, serialized: (tf.stack([view_seed, index]), serialized))
+
+
+def _seed(seed: int, purpose: int, number):
+    """Half of a seed, for things of which there are many: the other half is the number of each."""
+    return tf.random.fold_in(tf.constant([seed, purpose], tf.int64), tf.convert_to_tensor(number, tf.int64))[0]
 
 
 def _records_in_memory(split) -> int:

@@ -49,16 +49,17 @@ def distort(image, size: int, distortion: Distortion, seed):
 
     `seed` (two integers) decides everything: the same picture with the same seed gives the same view.
     """
-    seeds = tf.unstack(tf.random.split(seed, 4))
+    # Any other number makes an independent seed, and tf.random.split takes as long as a crop.
+    crop_seed, flip_seed, shift_seed, color_seed = (seed * [1, 4] + [0, number] for number in range(4))
     if distortion.min_crop_area < 1:
-        image = _random_crop(image, distortion, seeds[0])
+        image = _random_crop(image, distortion, crop_seed)
     if distortion.flip:  # Before the resize: bytes are mirrored faster than floats.
-        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+        image = tf.image.stateless_random_flip_left_right(image, flip_seed)
     image = _quickly_resize(image, size)
     if distortion.shift:
-        image = _shift(image, distortion, seeds[2])
+        image = _shift(image, distortion, shift_seed)
     if distortion.color:
-        image = _recolor(image, distortion.color, seeds[3])
+        image = _recolor(image, distortion.color, color_seed)
     return image
 
 

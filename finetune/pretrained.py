@@ -126,7 +126,8 @@ def _check_enough(source: Source, restored: list, missing: list[str]) -> None:
     total = len(restored) + len(missing)
     if len(restored) < ENOUGH * total:
         raise Error(f'only {len(restored)} of the {total} layers of this network are in {printable(source.name)}: '
-                    f'{some(missing)}. It belongs to another network: give its --model, --width or --image_size.')
+                    f'{some(missing)}. It belongs to another network: give its --model, --width, --image_size or '
+                    '--feature_layers.')
 
 
 def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[str]) -> str:
