@@ -95,7 +95,9 @@ def _epoch(records_, split: str, seed: int, epoch):
 
 def _seed(seed: int, purpose: int, number):
     """Half of a seed, for things of which there are many: the other half is the number of each."""
-    return tf.random.fold_in(tf.constant([seed, purpose], tf.int64), tf.convert_to_tensor(number, tf.int64))[0]
+    # The first half is drawn from the whole seed, the second is the number.
+    numbered = tf.random.fold_in(tf.constant([seed, purpose], tf.int64), tf.convert_to_tensor(number, tf.int64))
+    return tf.random.fold_in(numbered, tf.constant(0, tf.int64))[0]
 
 
 def _records_in_memory(split) -> int:

@@ -81,6 +81,12 @@ def test_a_picture_is_distorted_differently_in_every_epoch(toy):
     assert all(np.abs(first - second).max() > 0.01 for first, second in views.values())
 
 
+def test_no_two_epochs_and_no_two_views_share_their_seeds():
+    """Else the pictures at one place would be cropped, turned and coloured alike in every epoch."""
+    seeds = [int(batches._seed(seed, purpose, number)) for seed in (1, 2) for purpose in (0, 2) for number in range(9)]
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_labels_survive_a_class_that_is_missing_from_validation(tmp_path):
     data = records.open_records(toy_records.write(tmp_path / 'records', train=9, validation=1))
     [batch] = batches.for_evaluation(data, 'validation', 16, 0.875, 4)
