@@ -97,7 +97,7 @@ class Run:
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
-        """`records` is what the run remembers of its data: fingerprint and training pictures per class."""
+        """`records` is what the run remembers of its data: fingerprint, format, training pictures per class."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         names = ''.join(f'{label}\n' for label in labels[1:])
@@ -126,7 +126,7 @@ class Run:
 
     @property
     def records(self) -> dict:
-        """What the run remembers of its data: `fingerprint`, `per_class` (training pictures of each label)."""
+        """What the run remembers of its data: `fingerprint`, `format`, `per_class` (training pictures a label)."""
         return self._facts['records']
 
     @contextlib.contextmanager

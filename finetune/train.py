@@ -270,7 +270,7 @@ def _open_run(flags: SimpleNamespace, data) -> Run:
 
 
 def _remembered(data, split) -> dict:
-    return {'fingerprint': data.fingerprint, 'per_class': list(split.per_class)}
+    return {'fingerprint': data.fingerprint, 'format': data.format, 'per_class': list(split.per_class)}
 
 
 def _check_same(run: Run, typed: dict, data, override: bool) -> None:

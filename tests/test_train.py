@@ -246,7 +246,7 @@ def test_a_run_says_what_it_depends_on(data, tmp_path):
     facts = json.loads((tmp_path / 'run/recipe.json').read_text())
     assert facts['recipe']['model'] == 'toy' and facts['recipe']['image_size'] == 16
     assert None not in facts['recipe'].values()
-    assert facts['records']['per_class'] == [0, 8, 8, 8]
+    assert facts['records']['per_class'] == [0, 8, 8, 8] and facts['records']['format'] == 'JPEG'
     assert (tmp_path / 'run/labels.txt').read_text() == 'red\ngreen\nblue\n'
     assert facts['versions']['keras'] == keras.version()
 
