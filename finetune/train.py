@@ -85,16 +85,23 @@ def _work(run: Run, state: runs.State, data, parts: zoo.Parts | None, strategy, 
 def build_state(run: Run, train_records: int, strategy) -> runs.State:
     """Everything that training changes, new."""
     model = runs.build_model(run.recipe, len(run.labels), strategy)
-    zoo.switch_off(model, _unused(run))
-    return state_of(model, run.recipe, train_records, strategy)
+    zoo.switch_off(model.get_layer('head'), _unused(run))
+    state = state_of(model, run.recipe, train_records, strategy)
+    if state.auxiliary:
+        zoo.switch_off(state.auxiliary.head, _unused(run))
+    return state
 
 
 def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
-    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
+    """The model, an optimizer for the heads, one for the backbone where it trains, and the averages."""
     groups = []
     with strategy.scope():
-        for part, factor in {'head': 1.0, 'backbone': recipe.backbone_learning_rate_factor}.items():
-            variables = model.get_layer(part).trainable_variables
+        auxiliary = zoo.with_auxiliary_head(
+            model, recipe.model, recipe.batch_norm_momentum, recipe.seed) if recipe.aux_weight else None
+        head, backbone = (model.get_layer(part).trainable_variables for part in ('head', 'backbone'))
+        if auxiliary:
+            head = head + auxiliary.head.trainable_variables
+        for variables, factor in ((head, 1.0), (backbone, recipe.backbone_learning_rate_factor)):
             if variables and recipe.optimizer != 'regression':
                 rate = optimize.schedule(
                     recipe.learning_rate_schedule, recipe.initial_learning_rate * factor,
@@ -107,7 +114,7 @@ def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> run
                 optimizer.build(variables)
                 groups.append((optimizer, variables))
         averages = optimize.Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None
-        return runs.State(model, groups, averages)
+        return runs.State(model, groups, averages, auxiliary)
 
 
 def _unused(run: Run) -> list[int]:
@@ -156,7 +163,7 @@ def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleN
         logits = state.model.get_layer('head').get_layer('logits')
         logits.kernel.assign(kernel)
         logits.bias.assign(bias)
-        zoo.switch_off(state.model, _unused(run))
+        zoo.switch_off(state.model.get_layer('head'), _unused(run))
         if state.averages:
             state.averages.start()
         state.step.assign(1)
@@ -175,14 +182,16 @@ def training_step(
     """A function batch -> loss that does one update of `network` on all towers."""
     variables = [variable for _, group in state.groups for variable in group]
     kernels = [variable for variable in variables if 'kernel' in variable.name]
+    weights = (1.0, recipe.aux_weight) if state.auxiliary else (1.0,)
     count = strategy.num_replicas_in_sync
 
     @tf.function(jit_compile=jit_compile)
     def gradients(images, labels):
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
-            logits = zoo.training_logits(network, images, recipe.batch_norm == 'train')
-            losses = cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+            answers = zoo.training_logits(network, images, recipe.batch_norm == 'train', state.auxiliary)
+            losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+                      for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
             loss += recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels]) / count
         return loss, tape.gradient(loss, [variable.value for variable in variables])

@@ -27,4 +27,4 @@ def ctrl_c_works():
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch):
     """`--model=toy`: a network that builds in milliseconds."""
-    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE, auxiliary='first_bn'))

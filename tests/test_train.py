@@ -8,6 +8,7 @@ import pytest
 
 from finetune import journal, recipe, records, runs, train
 from finetune.lazy import keras, tf
+from finetune.models import zoo
 from finetune.runs import Run
 from tests import toy_records
 
@@ -37,11 +38,22 @@ def assert_equal_variables(first, second, **tolerance):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, tmp_path):
-    flags = ('--dropout=0.5', '--distortion=inception', '--optimizer=rmsprop')
+    flags = ('--dropout=0.5', '--distortion=inception', '--optimizer=rmsprop', '--aux_weight=0.4')
     assert train_toy(data, tmp_path / 'whole', '--max_steps=6', *flags) == 0
     assert train_toy(data, tmp_path / 'parts', '--max_steps=3', *flags) == 0
     assert train_toy(data, tmp_path / 'parts', '--max_steps=6', *flags) == 0
     assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
+
+
+def test_an_auxiliary_head_trains_and_leaves_the_answers_to_the_network_it_was_in(data, tmp_path):
+    train_toy(data, tmp_path / 'run', '--max_steps=2', '--aux_weight=0.4')
+    auxiliary = {name: value for name, value in variables(tmp_path / 'run').items() if name.startswith('auxiliary')}
+    assert len(auxiliary) == 10  # Three kernels, the bias of the logits, three of each of two batch norms.
+    biases = [value for name, value in auxiliary.items() if 'logits' in name and value.ndim == 1]
+    assert biases[0][0] == zoo.NEVER and biases[0][1:].any()  # The background is off here too; the rest has moved.
+    trained = Run(tmp_path / 'run').load().model
+    assert trained.count_params() == runs.build_model(Run(tmp_path / 'run').recipe, 4).count_params()
+    assert len(trained.outputs) == 1
 
 
 @pytest.mark.slow
@@ -158,7 +170,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch
     assert train_toy(data, tmp_path / 'run', '--max_steps=5') == exit_code
     assert Run(tmp_path / 'run').steps() == [2]
     monkeypatch.undo()
-    from finetune.models import zoo
     from tests import toy_net
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
     assert train_toy(data, tmp_path / 'run', '--max_steps=5') == 0
@@ -220,6 +231,7 @@ def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path):
     (['--epochs=3'], 2, 'give one of them'),
     (['--trainable_from=lost'], 1, 'last_conv'),
     (['--width=0.5'], 1, '--width'),
+    (['--aux_weight=0.4', '--feature_layers=first_conv'], 1, 'reads first_bn, which --feature_layers leaves out'),
 ])
 def test_each_error_names_the_flag_and_the_remedy(data, tmp_path, capfd, flags, exit_code, sentence):
     assert train_toy(data, tmp_path / 'run', '--max_steps=2', *flags) == exit_code
