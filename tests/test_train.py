@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from finetune import journal, recipe, records, runs, train
+from finetune import journal, logs, recipe, records, runs, train
 from finetune.lazy import keras, tf
 from finetune.models import zoo
 from finetune.runs import Run
@@ -97,6 +97,22 @@ def test_training_from_a_block_on_leaves_what_is_before_it(data, tmp_path):
     moved = {variable.path for variable, other in zip(start.variables, trained.variables, strict=True)
              if np.abs(variable.numpy() - other.numpy()).max() > 0 and 'seed' not in variable.path}
     assert moved == {'last_conv/kernel', 'last_conv/bias', 'logits/kernel', 'logits/bias'}
+
+
+@pytest.mark.slow
+def test_four_towers_follow_the_curve_of_one(data, tmp_path, monkeypatch):
+    curves = {}
+    for count in (1, 4):
+        curve = curves[count] = []
+        monkeypatch.setattr(logs.Scalars, 'write', lambda self, step, values, curve=curve: curve.append(values))
+        assert train.main([
+            f'--data_dir={data}', f'--train_dir={tmp_path}/{count}', f'--num_gpus={count}', '--recipe=all_cnn_cifar10',
+            '--width=0.1', '--image_size=16', '--batch_size=8', '--dropout=0', '--max_steps=10',
+            '--log_every_steps=1']) == 0
+    losses = [[values['loss'] for values in curves[count] if 'loss' in values] for count in (1, 4)]
+    assert len(losses[0]) == 10 and np.ptp(losses[0]) > 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert_equal_variables(variables(tmp_path / '1'), variables(tmp_path / '4'), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.slow

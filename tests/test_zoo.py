@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from finetune import towers
 from finetune.errors import Error
+from finetune.lazy import tf
 from finetune.models import auxiliary, zoo
 
 # Parameters in millions with ImageNet's 1000-class head, as https://keras.io/api/applications publishes them.
@@ -62,6 +64,18 @@ def test_dropout_acts_in_training_only():
     pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(model(pictures, training=False), model(pictures, training=False))
     (first,), (second,) = (zoo.training_logits(model, pictures, batch_norm_trains=False) for _ in range(2))
+    assert np.abs(first - second).max() > 0
+
+
+def test_dropout_drops_others_on_every_tower():
+    """With the same mask on all of them, eight towers would see an eighth of the masks."""
+    strategy = towers.strategy(2)
+    zoo.start_afresh(seed=1)
+    with strategy.scope():
+        model = zoo.build('toy', 3, image_size=16, dropout=0.5)
+    pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    on_a_tower = tf.function(lambda: zoo.training_logits(model, pictures, batch_norm_trains=False)[0])
+    first, second = strategy.experimental_local_results(tf.function(lambda: strategy.run(on_a_tower))())
     assert np.abs(first - second).max() > 0
 
 

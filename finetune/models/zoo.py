@@ -189,6 +189,9 @@ def build(
     ranged = _pixel_range(net.pixels)(images)
     features = layers.AveragePooling(name='features')(body(ranged))
     head = _head(features.shape[-1], classes, dropout if 'head' in net.dropout else 0.0, seed)
+    for layer in (*body.layers, *head.layers):
+        if hasattr(layer, 'seed_generator'):
+            layer.seed_generator.next = layers.apart_on_towers(layer.seed_generator.next)
     return keras.Model(images, head(features), name='classifier')
 
 
