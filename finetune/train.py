@@ -39,6 +39,8 @@ FLAGS.switch('log_device_placement', False, 'print the device of every operation
 FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
+FLAGS.switch('histograms', False, 'show in TensorBoard, after every epoch, how the weights are spread and how much of '
+             'the output of each ReLU is zero')
 FLAGS.number(
     'save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one',
     least=0)
@@ -133,7 +135,7 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
     updates = in_one_call(update, strategy)
     with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
         progress.start_at(step)
-        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
+        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps, flags.histograms)
         batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
         while step < recipe.max_steps and not journal.patience_is_over():
             if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
@@ -157,7 +159,7 @@ def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleN
     """One step, to the head that fits best. A signal on the way just ends it: the features are kept."""
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
     with Progress('Training', 1, 'step') as progress:
-        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
+        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps, flags.histograms)
         kernel, bias, loss = regression.fit(
             features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
         logits = state.model.get_layer('head').get_layer('logits')

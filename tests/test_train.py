@@ -71,6 +71,18 @@ def test_it_learns(data, tmp_path):
     assert len(rows) == 20
 
 
+@pytest.mark.parametrize('validation', [7, 0])
+def test_the_metrics_are_columns_of_numbers_that_pandas_plots(tmp_path, validation):
+    pandas = pytest.importorskip('pandas')
+    pytest.importorskip('matplotlib').use('Agg')
+    data = toy_records.write(tmp_path / 'records', validation=validation)
+    train_toy(data, tmp_path / 'run', '--epochs=3')
+    figures = pandas.read_csv(tmp_path / 'run/metrics.csv', index_col='step')
+    assert list(figures.index) == [3, 6, 9] and all(kind.kind in 'if' for kind in figures.dtypes)
+    axes = figures.plot(y=['loss', 'validation_loss', 'validation_precision_at_1'])
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[3, 6, 9]] * 3
+
+
 def test_step_lines_keep_the_form_that_scripts_parse(data, tmp_path, capfd):
     train_toy(data, tmp_path / 'run', '--max_steps=3', '--log_every_steps=2')
     out = capfd.readouterr().out
@@ -100,11 +112,11 @@ def test_training_from_a_block_on_leaves_what_is_before_it(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_four_towers_follow_the_curve_of_one(data, tmp_path, monkeypatch):
-    curves = {}
+def test_four_towers_follow_the_curve_of_one(tmp_path, monkeypatch):
+    data, curves = toy_records.write(tmp_path / 'records', validation=0), {}
     for count in (1, 4):
         curve = curves[count] = []
-        monkeypatch.setattr(logs.Scalars, 'write', lambda self, step, values, curve=curve: curve.append(values))
+        monkeypatch.setattr(logs.Summaries, 'scalars', lambda self, step, values, curve=curve: curve.append(values))
         assert train.main([
             f'--data_dir={data}', f'--train_dir={tmp_path}/{count}', f'--num_gpus={count}', '--recipe=all_cnn_cifar10',
             '--width=0.1', '--image_size=16', '--batch_size=8', '--dropout=0', '--max_steps=10',
