@@ -15,7 +15,8 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
     recipe, split = run.recipe, data.split(run.recipe.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
     shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
-    trains = sum(int(tf.size(v)) for v in state.model.trainable_variables)
+    trains = _count(state.model.trainable_variables)
+    helper = state.auxiliary and _count(state.auxiliary.head.trainable_variables)
     validated = data.splits['validation'].records if 'validation' in data.splits else 'none'
     rows = {
         'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate; '
@@ -25,7 +26,9 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
         **({'Recipe': _about_recipe(recipe)} if recipe.recipe else {}),
         'Start': start,
         'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
-                   f'batch norm: {recipe.batch_norm} (--batch_norm)'],
+                   f'batch norm: {recipe.batch_norm} (--batch_norm)',
+                   *([f'{helper:,} more in a new auxiliary head on {zoo.find(recipe.model).auxiliary}; its loss counts '
+                      f'{recipe.aux_weight:g} times (--aux_weight)'] if helper else [])],
         **_about_length(recipe, parts),
         'Features': _about_features(recipe, parts),
         'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
@@ -34,6 +37,10 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
     for title, lines in rows.items():
         for i, line in enumerate(lines):
             say(f'{title if i == 0 else "":<11}{line}')
+
+
+def _count(variables) -> int:
+    return sum(int(tf.size(variable)) for variable in variables)
 
 
 def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, list[str]]:

@@ -116,7 +116,7 @@ def evaluate_checkpoint(
     examples = _worst_examples(outputs, data, flags.subset)
     files = results.write(directory, scores, examples, found)
     scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
-    logs.Scalars(directory).write(loaded.step, scalars)
+    logs.Summaries(directory).scalars(loaded.step, scalars)
     say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
         f'with {found["engine"]} (--engine)')
     say(f'Wrote {", ".join(map(printable, files))}')

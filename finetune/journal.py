@@ -1,4 +1,4 @@
-"""What a run keeps while it trains: lines, metrics.csv, TensorBoard scalars, checkpoints, the best one."""
+"""What a run keeps while it trains: lines, metrics.csv, TensorBoard summaries, checkpoints, the best one."""
 
 import contextlib
 import math
@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 
-from finetune import engines, inference, metrics
+from finetune import engines, histograms, inference, metrics
 from finetune.errors import Diverged
 from finetune.feeds import Feed
 from finetune.lazy import tf
-from finetune.logs import MetricsFile, Scalars
+from finetune.logs import MetricsFile, Summaries
 from finetune.runs import Run, State
 from finetune.terminal import Progress, printable, say, warn
 
@@ -22,11 +22,15 @@ SECONDS_BETWEEN_SAVES = 10  # At ends of epochs that take less: saving must not 
 class Journal:
     """Called by the training loop after every step; `measure` and `save` when it is time to."""
 
-    def __init__(self, run: Run, state: State, feed: Feed, strategy, progress: Progress, log_every_steps: int):
+    def __init__(
+        self, run: Run, state: State, feed: Feed, strategy, progress: Progress, log_every_steps: int,
+        shows_histograms: bool = False,
+    ):
         self.run, self.state, self.feed, self.strategy, self.progress = run, state, feed, strategy, progress
         self.recipe, self.log_every_steps = run.recipe, log_every_steps
         self._logits_of = engines.function(feed.network)
-        self.scalars = Scalars(run.directory)
+        self.summaries = Summaries(run.directory)
+        self._zeros_of = histograms.zeros_behind_relus(feed.network) if shows_histograms else None
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))
         self._lap = self._saved = time.monotonic()
@@ -68,7 +72,7 @@ class Journal:
             self._waited = 0.0
             print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
                   f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
-            self.scalars.write(step, {'loss': loss, 'learning_rate': self._learning_rate()})
+            self.summaries.scalars(step, {'loss': loss, 'learning_rate': self._learning_rate()})
 
     def _tell_of_waiting(self, step: int, share: float) -> None:
         """Once, where the pictures come too slowly; the first steps always wait for them.
@@ -102,8 +106,10 @@ class Journal:
             row |= {'validation_loss': f'{scores.loss:.6g}',
                     'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
                     'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
-            self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
+            self.summaries.scalars(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
                                       'validation_loss': scores.loss})
+        if self._zeros_of:
+            self._show_histograms(step)
         best = self._best()
         is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
         with self._on_any_disk(step):
@@ -122,6 +128,14 @@ class Journal:
                   f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
         self._waited = 0.0
+
+    def _show_histograms(self, step: int) -> None:
+        """Of what trains, and of the first pictures that validate, or else those of the next step."""
+        pictures = next(iter(self.feed.validation or self.feed.training(step)))['image']
+        variables = [*self.state.model.trainable_variables]
+        if self.state.auxiliary:
+            variables += self.state.auxiliary.head.trainable_variables
+        histograms.write(self.summaries, step, variables, self._zeros_of(pictures))
 
     def save(self, step: int) -> None:
         if step == self._saved_step:

@@ -1,9 +1,11 @@
-"""What a run writes down while it goes on: TensorBoard scalars and a table that any program reads."""
+"""What a run writes down while it goes on: summaries for TensorBoard and a table that any program reads."""
 
 import csv
 import io
 import os
 from pathlib import Path
+
+import numpy as np
 
 from finetune.lazy import tf
 
@@ -21,18 +23,31 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-class Scalars:
-    """TensorBoard scalars under `directory`. TensorBoard itself need not be installed to write them."""
+class Summaries:
+    """What TensorBoard shows of `directory`. TensorBoard itself need not be installed to write it."""
+
+    BUCKETS = 30
 
     def __init__(self, directory: Path):
         self._writer = tf.summary.create_file_writer(str(directory))
-        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name='scalars')
-        self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self._write('scalars', step, {tag: tf.constant(value, tf.float32) for tag, value in values.items()})
+
+    def histograms(self, step: int, values: dict[str, np.ndarray]) -> None:
+        self._write('histograms', step, {tag: self._buckets(array) for tag, array in values.items()})
+
+    def _buckets(self, array: np.ndarray):
+        """[buckets, 3], left and right edge and count of each: what the plugin `histograms` reads."""
+        counts, edges = np.histogram(array, self.BUCKETS)
+        return tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64)
+
+    def _write(self, plugin: str, step: int, tensors: dict) -> None:
+        metadata = tf.compat.v1.SummaryMetadata(
+            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=plugin))
         with self._writer.as_default():
-            for tag, value in values.items():
-                tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=self._metadata)
+            for tag, tensor in tensors.items():
+                tf.summary.write(tag, tensor, step=step, metadata=metadata)
         self._writer.flush()
 
 

@@ -134,29 +134,29 @@ def _in_folder(folder: str) -> Iterator[str]:
             yield entry.path
 
 
-def _admitted(path: str) -> bytes | Reject:
-    """The JPEG that would stand in records, or why there would be none."""
+def _admitted(path: str, format: str) -> bytes | Reject:
+    """The picture as it would stand in records of this format, or why it would not."""
     try:
-        return gate.admit(gate.read(path)).jpeg
+        return gate.admit(gate.read(path), format=format).encoded
     except Reject as reject:
         return reject
 
 
 def _viewer(run: Run) -> Callable:
-    """JPEGs -> what the network looks at, by the steps of evaluation: float32 [b, size, size, 3]."""
+    """Encoded pictures -> what the network looks at, by the steps of evaluation: float32 [b, size, size, 3]."""
     size, crop_fraction = run.recipe.image_size, run.recipe.crop_fraction
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def views(encoded):
         return tf.map_fn(
-            lambda jpeg: images.view(images.decode(jpeg), size, crop_fraction), encoded,
+            lambda one: images.view(images.decode(one), size, crop_fraction), encoded,
             fn_output_signature=tf.TensorSpec((size, size, 3)), parallel_iterations=64)
 
     return views
 
 
 def _decodable(encoded: bytes | Reject) -> bytes | Reject:
-    """The JPEG, or a Reject where the decoder refuses what the gate let in."""
+    """The picture, or a Reject where the decoder refuses what the gate let in."""
     try:
         if not isinstance(encoded, Reject):
             images.decode(encoded)
@@ -194,7 +194,8 @@ def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> It
     logits_of = engines.function(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
-    pictures = _ahead(_admitted, paths, threads, most=2 * flags.batch_size)
+    format = run.records.get('format', 'JPEG')  # Older runs do not say.
+    pictures = _ahead(lambda path: _admitted(path, format), paths, threads, most=2 * flags.batch_size)
     batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])
     for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
         logits = logits_of(views).numpy() if len(views) else np.empty((0, len(run.labels)))

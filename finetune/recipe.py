@@ -103,6 +103,9 @@ class Recipe:
         'optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates', least=0.0)
     label_smoothing: float = _option(
         'optimizer', 0.0, 'probability spread over the classes that occur', least=0.0, most=1.0)
+    aux_weight: float = _option(
+        'optimizer', 0.0, 'weight of the loss of an auxiliary head in the middle of the network, which is there in '
+        'training only (0: none; inception_v3 has one, originally at 0.4)', least=0.0)
     weight_decay: float = _option(
         'optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss', least=0.0)
     gradient_clip: float = _option(
@@ -266,6 +269,7 @@ def _check(recipe: Recipe, typed: dict) -> None:
     if recipe.freeze_backbone and recipe.trainable_from:
         raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone '
                          'too: give one of them.')
+    _check_auxiliary(recipe)
     if bool(recipe.pieces()) != (recipe.learning_rate_schedule == 'piecewise'):
         raise UsageError('--learning_rate_pieces and --learning_rate_schedule=piecewise need each other: give both, or '
                          'neither.')
@@ -278,6 +282,16 @@ def _check(recipe: Recipe, typed: dict) -> None:
     if of_steps:
         raise UsageError(f'--optimizer=regression takes no steps, so {of_steps[0]} has nothing to do. '
                          'Leave one of the two out.')
+
+
+def _check_auxiliary(recipe: Recipe) -> None:
+    if recipe.aux_weight and not zoo.find(recipe.model).auxiliary:
+        having = ', '.join(name for name, net in zoo.NETS.items() if net.auxiliary)
+        raise UsageError(f'--aux_weight={recipe.aux_weight:g} is for networks with an auxiliary head ({having}); '
+                         f'{recipe.model} has none. Use --aux_weight=0.')
+    if recipe.aux_weight and (recipe.freeze_backbone or recipe.trainable_from):
+        raise UsageError(f'--aux_weight={recipe.aux_weight:g} helps the layers before the auxiliary head to learn, and '
+                         '--freeze_backbone and --trainable_from keep them as they are. Use --aux_weight=0.')
 
 
 def differences(old: Recipe, typed: dict) -> list[tuple[str, object, object]]:

@@ -49,18 +49,23 @@ class State:
     Keras leaves the seeds of dropout out of its own weight files; here they are variables like all others.
     """
 
-    def __init__(self, model, groups: Sequence[tuple] = (), averages: optimize.Averages | None = None):
+    def __init__(
+        self, model, groups: Sequence[tuple] = (), averages: optimize.Averages | None = None,
+        auxiliary: zoo.Auxiliary | None = None,
+    ):
         """`groups` holds (optimizer, the variables it updates)."""
-        self.model, self.groups, self.averages = model, groups, averages
+        self.model, self.groups, self.averages, self.auxiliary = model, groups, averages, auxiliary
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name='step')
 
     def all(self) -> 'tf.train.Checkpoint':
         parts = {f'optimizer_{i}': [v.value for v in optimizer.variables]
                  for i, (optimizer, _) in enumerate(self.groups)}
+        if self.auxiliary:
+            parts['auxiliary'] = {v.path: v.value for v in self.auxiliary.head.variables}
         return tf.train.Checkpoint(**self._weights(averages=True), **parts)
 
     def weights(self, averages: bool) -> 'tf.train.Checkpoint':
-        """Without the optimizer: what evaluation and prediction read."""
+        """Without optimizer and auxiliary head: what evaluation and prediction read."""
         return tf.train.Checkpoint(**self._weights(averages))
 
     def _weights(self, averages: bool) -> dict:
@@ -97,7 +102,7 @@ class Run:
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
-        """`records` is what the run remembers of its data: fingerprint and training pictures per class."""
+        """`records` is what the run remembers of its data: fingerprint, format, training pictures per class."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         names = ''.join(f'{label}\n' for label in labels[1:])
@@ -126,7 +131,7 @@ class Run:
 
     @property
     def records(self) -> dict:
-        """What the run remembers of its data: `fingerprint`, `per_class` (training pictures of each label)."""
+        """What the run remembers of its data: `fingerprint`, `format`, `per_class` (training pictures a label)."""
         return self._facts['records']
 
     @contextlib.contextmanager

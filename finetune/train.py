@@ -39,6 +39,8 @@ FLAGS.switch('log_device_placement', False, 'print the device of every operation
 FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
+FLAGS.switch('histograms', False, 'show in TensorBoard, after every epoch, how the weights are spread and how much of '
+             'the output of each ReLU is zero')
 FLAGS.number(
     'save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one',
     least=0)
@@ -85,16 +87,23 @@ def _work(run: Run, state: runs.State, data, parts: zoo.Parts | None, strategy, 
 def build_state(run: Run, train_records: int, strategy) -> runs.State:
     """Everything that training changes, new."""
     model = runs.build_model(run.recipe, len(run.labels), strategy)
-    zoo.switch_off(model, _unused(run))
-    return state_of(model, run.recipe, train_records, strategy)
+    zoo.switch_off(model.get_layer('head'), _unused(run))
+    state = state_of(model, run.recipe, train_records, strategy)
+    if state.auxiliary:
+        zoo.switch_off(state.auxiliary.head, _unused(run))
+    return state
 
 
 def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
-    """The model, an optimizer for the head, one for the backbone where it trains, and the averages."""
+    """The model, an optimizer for the heads, one for the backbone where it trains, and the averages."""
     groups = []
     with strategy.scope():
-        for part, factor in {'head': 1.0, 'backbone': recipe.backbone_learning_rate_factor}.items():
-            variables = model.get_layer(part).trainable_variables
+        auxiliary = zoo.with_auxiliary_head(
+            model, recipe.model, recipe.batch_norm_momentum, recipe.seed) if recipe.aux_weight else None
+        head, backbone = (model.get_layer(part).trainable_variables for part in ('head', 'backbone'))
+        if auxiliary:
+            head = head + auxiliary.head.trainable_variables
+        for variables, factor in ((head, 1.0), (backbone, recipe.backbone_learning_rate_factor)):
             if variables and recipe.optimizer != 'regression':
                 rate = optimize.schedule(
                     recipe.learning_rate_schedule, recipe.initial_learning_rate * factor,
@@ -107,7 +116,7 @@ def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> run
                 optimizer.build(variables)
                 groups.append((optimizer, variables))
         averages = optimize.Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None
-        return runs.State(model, groups, averages)
+        return runs.State(model, groups, averages, auxiliary)
 
 
 def _unused(run: Run) -> list[int]:
@@ -126,7 +135,7 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
     updates = in_one_call(update, strategy)
     with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
         progress.start_at(step)
-        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
+        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps, flags.histograms)
         batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
         while step < recipe.max_steps and not journal.patience_is_over():
             if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
@@ -150,13 +159,13 @@ def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleN
     """One step, to the head that fits best. A signal on the way just ends it: the features are kept."""
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
     with Progress('Training', 1, 'step') as progress:
-        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps)
+        journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps, flags.histograms)
         kernel, bias, loss = regression.fit(
             features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
         logits = state.model.get_layer('head').get_layer('logits')
         logits.kernel.assign(kernel)
         logits.bias.assign(bias)
-        zoo.switch_off(state.model, _unused(run))
+        zoo.switch_off(state.model.get_layer('head'), _unused(run))
         if state.averages:
             state.averages.start()
         state.step.assign(1)
@@ -175,14 +184,16 @@ def training_step(
     """A function batch -> loss that does one update of `network` on all towers."""
     variables = [variable for _, group in state.groups for variable in group]
     kernels = [variable for variable in variables if 'kernel' in variable.name]
+    weights = (1.0, recipe.aux_weight) if state.auxiliary else (1.0,)
     count = strategy.num_replicas_in_sync
 
     @tf.function(jit_compile=jit_compile)
     def gradients(images, labels):
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
-            logits = zoo.training_logits(network, images, recipe.batch_norm == 'train')
-            losses = cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+            answers = zoo.training_logits(network, images, recipe.batch_norm == 'train', state.auxiliary)
+            losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+                      for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
             loss += recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels]) / count
         return loss, tape.gradient(loss, [variable.value for variable in variables])
@@ -270,7 +281,7 @@ def _open_run(flags: SimpleNamespace, data) -> Run:
 
 
 def _remembered(data, split) -> dict:
-    return {'fingerprint': data.fingerprint, 'per_class': list(split.per_class)}
+    return {'fingerprint': data.fingerprint, 'format': data.format, 'per_class': list(split.per_class)}
 
 
 def _check_same(run: Run, typed: dict, data, override: bool) -> None:

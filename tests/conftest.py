@@ -11,10 +11,11 @@ from tests import toy_net
 
 
 @pytest.fixture(scope='session', autouse=True)
-def two_logical_cpus():
-    """Set before TensorFlow starts, so that any test can split its work over two towers."""
+def four_logical_cpus():
+    """Set before TensorFlow starts, so that any test can split its work over towers."""
     cpu = tf.config.list_physical_devices('CPU')[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
+    tf.config.list_logical_devices()  # Starts it, or a test with two towers would leave two.
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -27,4 +28,4 @@ def ctrl_c_works():
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch):
     """`--model=toy`: a network that builds in milliseconds."""
-    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE, auxiliary='first_bn'))

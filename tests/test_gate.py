@@ -46,7 +46,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 def looks_like(picture: gate.Picture, expected: Image.Image, levels: float = 3.0) -> bool:
     expected = np.asarray(expected.convert('RGB')).astype(int)
-    got = pixels(picture.jpeg)
+    got = pixels(picture.encoded)
     return got.shape == expected.shape == (picture.height, picture.width, 3) and np.abs(got - expected).mean() < levels
 
 
@@ -74,7 +74,7 @@ def test_a_grey_jpeg_stays_grey_and_decodes_to_rgb():
 def test_metadata_and_what_follows_the_end_are_not_stored():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
     data = jpeg(exif=exif(1), icc_profile=profile, comment=b'taken at home') + b'PK\3\4 a hidden archive'
-    assert gate.admit(data).jpeg == jpeg()
+    assert gate.admit(data).encoded == jpeg()
 
 
 @pytest.mark.parametrize('orientation', range(1, 10))
@@ -90,7 +90,7 @@ def test_damaged_exif_does_not_cost_the_picture():
     for damage in (b'', b'II', b'MM\0*\xff\xff\xff\xff', b'II*\0\x08\0\0\0\xff\xff' + bytes(range(200))):
         data = jpeg()
         data = data[:2] + b'\xff\xe1' + struct.pack('>H', len(damage) + 8) + b'Exif\0\0' + damage + data[2:]
-        assert gate.admit(data).jpeg == jpeg()
+        assert gate.admit(data).encoded == jpeg()
 
 
 def test_cmyk_has_the_right_colours_with_and_without_the_adobe_marker():
@@ -109,13 +109,13 @@ def test_colours_are_what_the_profile_says_and_not_what_the_numbers_say():
     for one, other in ((b'rXYZ', b'bXYZ'), (b'rTRC', b'bTRC')):
         swapped = swapped.replace(one, b'????').replace(other, one).replace(b'????', other)
     picture = gate.admit(jpeg(Image.new('RGB', SIZE, (200, 0, 0)), icc_profile=swapped))
-    red, _, blue = pixels(picture.jpeg).mean((0, 1))
+    red, _, blue = pixels(picture.encoded).mean((0, 1))
     assert red < 60 and blue > 150
     assert 'converted_to_srgb' in picture.notes
 
 
 def test_a_profile_of_noise_is_dropped():
-    assert gate.admit(jpeg(icc_profile=random.Random(0).randbytes(70_000))).jpeg == jpeg()
+    assert gate.admit(jpeg(icc_profile=random.Random(0).randbytes(70_000))).encoded == jpeg()
 
 
 @pytest.mark.parametrize('data', [jpeg(), jpeg(progressive=True), png(), png(PLAIN.quantize(16))],
@@ -303,7 +303,7 @@ def test_pictures_are_shrunk_to_what_was_asked_and_never_enlarged(size, options,
 
 
 def test_a_small_enough_picture_keeps_its_bytes_when_others_shrink():
-    assert gate.admit(jpeg(), short_side=32).jpeg == jpeg()
+    assert gate.admit(jpeg(), short_side=32).encoded == jpeg()
 
 
 def test_a_sideways_photo_is_shrunk_and_turned():
@@ -382,7 +382,7 @@ def mutant(rng: random.Random, good: bytes) -> bytes:
 
 def verdict(data: bytes) -> tuple[str, bytes]:
     try:
-        return 'admitted', gate.admit(data, limits=gate.Limits(max_pixels=4_000_000)).jpeg
+        return 'admitted', gate.admit(data, limits=gate.Limits(max_pixels=4_000_000)).encoded
     except gate.Reject as reject:
         return reject.reason, b''
 
@@ -402,7 +402,7 @@ def test_damaged_pictures_are_judged_the_same_twice_and_what_is_admitted_trains(
         if first[0] == 'admitted':
             admitted += 1
             picture = gate.admit(data)
-            decoded = tf.io.decode_jpeg(picture.jpeg, channels=3, dct_method='INTEGER_ACCURATE')
+            decoded = tf.io.decode_jpeg(picture.encoded, channels=3, dct_method='INTEGER_ACCURATE')
             assert decoded.shape == (picture.height, picture.width, 3)
     assert count / 10 < admitted < count
 
@@ -438,5 +438,5 @@ def test_everything_the_corpus_has_that_is_admitted_decodes_strictly_to_the_stor
             picture = gate.admit(gate.read(corpus.path(entry)))
         except gate.Reject:
             continue
-        decoded = tf.io.decode_jpeg(picture.jpeg, channels=3, dct_method='INTEGER_ACCURATE')
+        decoded = tf.io.decode_jpeg(picture.encoded, channels=3, dct_method='INTEGER_ACCURATE')
         assert decoded.shape == (picture.height, picture.width, 3), entry['id']

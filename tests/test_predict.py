@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from finetune import batches, engines, gate, inference, metrics, predict, records
-from tests import toy_run
+from finetune.sources import pixels
+from tests import toy, toy_run
 
 
 @pytest.fixture
@@ -69,27 +70,46 @@ KINDS = {
 
 
 def test_a_picture_gets_the_probabilities_that_it_gets_in_eval(run, tmp_path, capsys):
-    (tmp_path / 'photos').mkdir()
-    (tmp_path / 'data').mkdir()
-    writer = records.ShardWriter(tmp_path / 'data' / 'validation-00000-of-00001')
-    for name, data in KINDS.items():
-        (tmp_path / 'photos' / name).write_bytes(data)
-        stored = gate.admit(data)
-        size = stored.height, stored.width
-        writer.write(records.encode_example(stored.jpeg, 'JPEG', *size, 1, 'blue', name.encode()))
-    split = records.Split('validation', len(KINDS), (0, len(KINDS), 0, 0), (writer.close(),))
-    manifest = records.manifest(toy_run.LABELS, [split], 'JPEG', {})
-    (tmp_path / 'data' / records.MANIFEST).write_text(json.dumps(manifest))
-    pictures = batches.for_evaluation(records.open_records(tmp_path / 'data'), 'validation', 32, 0.875, 3)
-    evaluated = inference.outputs(engines.function(run.load().model), pictures)
-    expected = dict(zip(evaluated.filenames, metrics.probabilities(evaluated.logits), strict=True))
+    stored = {name: gate.admit(data) for name, data in KINDS.items()}
+    expected = probabilities_in_eval(run, tmp_path / 'data', 'JPEG', stored)
+    assert_same_in_predict(run, tmp_path / 'photos', KINDS, expected, capsys)
 
+
+def test_a_small_picture_is_not_blurred_for_a_network_that_learned_from_lossless_ones(tmp_path, capsys):
+    run = toy_run.start_run(tmp_path / 'run', format='PNG')
+    toy_run.save_checkpoint(run, step=3)
+    noise = [np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8) for seed in range(2)]
+    small = {'colours.png': Image.fromarray(noise[0]), 'grey.png': Image.fromarray(noise[1][..., 0] // 4)}
+    stored = {name: pixels.stored(image) for name, image in small.items()}
+    expected = probabilities_in_eval(run, tmp_path / 'data', 'PNG', stored)
+    files = {name: toy.encoded(image, 'PNG', optimize=True) for name, image in small.items()}
+    assert_same_in_predict(run, tmp_path / 'photos', files, expected, capsys)
+
+
+def probabilities_in_eval(run, directory: Path, format: str, stored: dict) -> dict[bytes, np.ndarray]:
+    """By name, of records that hold these pictures."""
+    directory.mkdir()
+    writer = records.ShardWriter(directory / 'validation-00000-of-00001')
+    for name, picture in stored.items():
+        writer.write(records.encode_example(
+            picture.encoded, format, picture.height, picture.width, 1, 'blue', name.encode()))
+    split = records.Split('validation', len(stored), (0, len(stored), 0, 0), (writer.close(),))
+    manifest = records.manifest(toy_run.LABELS, [split], format, {})
+    (directory / records.MANIFEST).write_text(json.dumps(manifest))
+    pictures = batches.for_evaluation(records.open_records(directory), 'validation', 32, 0.875, 3)
+    evaluated = inference.outputs(engines.function(run.load().model), pictures)
+    return dict(zip(evaluated.filenames, metrics.probabilities(evaluated.logits), strict=True))
+
+
+def assert_same_in_predict(run, folder: Path, files: dict[str, bytes], expected: dict, capsys) -> None:
     spread = np.ptp(list(expected.values()), axis=0).max()
     assert spread > 0.01, 'the network says the same of every picture, so that nothing is tested'
-
-    assert answer(run, tmp_path / 'photos', '--jsonl', '--batch_size=2') == 0
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    assert answer(run, folder, '--jsonl', '--batch_size=2') == 0
     predicted = json_lines(capsys)
-    assert len(predicted) == len(KINDS)
+    assert len(predicted) == len(files)
     for line in predicted:
         of_eval = expected[Path(line['file']).name.encode()]
         for given in line['answers']:
@@ -221,6 +241,6 @@ def test_threads_keep_the_order_and_read_ahead_no_more_than_they_may():
 
 
 def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, photos, capsys, monkeypatch):
-    monkeypatch.setattr(gate, 'admit', lambda data: gate.Picture(data, 20, 24, ()))
+    monkeypatch.setattr(gate, 'admit', lambda data, **_: gate.Picture(data, 20, 24, ()))
     assert answer(run, photos, '--jsonl') == 1
     assert [line.get('error') for line in json_lines(capsys)] == [None, 'corrupt', None, 'corrupt', None]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finetune import catalogue, recipe, recipes, runs, train
+from finetune.lazy import keras, tf
 from finetune.models import zoo
 from tests import toy_records
 
@@ -29,6 +30,18 @@ def test_published_lengths_are_those_of_the_whole_data():
     assert resnet.max_steps == round(182 * 50_000 / 128)
     flowers = recipe.plan({'recipe': 'inception_v3_flowers'}, None, 3170)
     assert (flowers.max_steps, round(flowers.epochs, 1)) == (2000, 20.2)
+
+
+@pytest.mark.slow
+def test_inception_v3_from_scratch_has_the_training_form_of_the_original():
+    planned = recipe.plan({'recipe': 'inception_v3_imagenet', 'image_size': 75}, None, 1_281_167)
+    state = train.state_of(runs.build_model(planned, 5), planned, 1_281_167, tf.distribute.get_strategy())
+    every = [*state.model.get_layer('backbone').layers, *state.auxiliary.head.layers]
+    norms = [layer for layer in every if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {(norm.momentum, norm.epsilon, norm.scale) for norm in norms} == {(0.9997, 0.001, False)}
+    assert len(norms) == 94 + 2 and state.model.get_layer('head').get_layer('dropout').rate == 0.2
+    assert (planned.aux_weight, planned.label_smoothing, planned.weight_decay) == (0.4, 0.1, 4e-5)
+    assert state.auxiliary.backbone.outputs[1].shape[1:] == (3, 3, 768)  # Of 75 px; 17x17 of 299.
 
 
 def test_the_list_names_every_recipe_and_what_is_published_for_it(capsys):

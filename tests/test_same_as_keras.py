@@ -25,6 +25,7 @@ class Stock(NamedTuple):
     rate: Callable  # step -> learning rate.
     l2: float = 0.0  # As keras.regularizers.L2 takes it: times the sum of squares.
     smoothing: float = 0.0
+    aux_weight: float = 0.0
     scale: float = 1.0  # Of the rate, on both sides; at the whole one noise amplifies the last bit a thousandfold.
     changes: dict = {}  # noqa: RUF012 - to the recipe, to make the network small.
 
@@ -59,19 +60,22 @@ STOCK = {
         sgd(0.9, nesterov=True, global_clipnorm=0.1), lambda step: 0.1 / (1 + step / (640 * STEPS_PER_EPOCH)),
         changes={'width': 0.1}),
     'inception_v3_flowers': Stock(
-        rmsprop, lambda step: 0.001 * 0.16 ** (step // 3), l2=2e-5, smoothing=0.1,
-        changes={'image_size': 75, 'feature_layers': 'mixed1', 'pretrained': '', 'fine_tune': False}),
+        rmsprop, lambda step: 0.001 * 0.16 ** (step // 3), l2=2e-5, smoothing=0.1, aux_weight=0.4,
+        changes={'image_size': 75, 'feature_layers': 'mixed0', 'pretrained': '', 'fine_tune': False}),
     'inception_v3_imagenet': Stock(
-        rmsprop, lambda step: 0.1 * 0.16 ** (step // 3), l2=2e-5, smoothing=0.1, scale=0.1,
-        changes={'image_size': 75, 'feature_layers': 'mixed1'}),
+        rmsprop, lambda step: 0.1 * 0.16 ** (step // 3), l2=2e-5, smoothing=0.1, aux_weight=0.4, scale=0.1,
+        changes={'image_size': 75, 'feature_layers': 'mixed0'}),
 }
 QUICK = ('mnist_cnn', 'all_cnn_cifar10')
 
 
 @pytest.fixture(autouse=True)
-def short_densenet(monkeypatch):
-    short = functools.partial(densenet_bc.backbone, depth=16)
-    monkeypatch.setitem(zoo.NETS, 'densenet_bc', dataclasses.replace(zoo.NETS['densenet_bc'], application=short))
+def short_networks(monkeypatch):
+    """A DenseNet of 16 layers; an Inception-v3 up to its first block, which is also what its auxiliary head reads."""
+    short = {'densenet_bc': {'application': functools.partial(densenet_bc.backbone, depth=16)},
+             'inception_v3': {'auxiliary': 'mixed0'}}
+    for name, changes in short.items():
+        monkeypatch.setitem(zoo.NETS, name, dataclasses.replace(zoo.NETS[name], **changes))
 
 
 def test_every_named_recipe_is_compared():
@@ -101,10 +105,10 @@ def batches(size: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def losses_here(planned: recipe.Recipe, pictures: list) -> tuple[list[np.ndarray], list[float]]:
-    """(the first weights, the loss of every step)"""
+    """(the first weights, with those of the auxiliary head, the loss of every step)"""
     strategy = tf.distribute.get_strategy()
     state = train.state_of(runs.build_model(planned, CLASSES), planned, TRAIN_RECORDS, strategy)
-    initial = state.model.get_weights()
+    initial = [part.get_weights() for part in (state.model, state.auxiliary and state.auxiliary.head) if part]
     update = train.training_step(state.model, state, planned, strategy, [1] * CLASSES, jit_compile=False)
     return initial, [float(update({'image': tf.constant(images), 'label': tf.constant(labels, tf.int32)}))
                      for images, labels in pictures]
@@ -112,16 +116,39 @@ def losses_here(planned: recipe.Recipe, pictures: list) -> tuple[list[np.ndarray
 
 def losses_of_keras(planned: recipe.Recipe, stock: Stock, initial: list, pictures: list) -> list[float]:
     model = runs.build_model(planned, CLASSES)
-    model.set_weights(initial)
+    model.set_weights(initial[0])
+    if stock.aux_weight:
+        model = with_a_second_output(model, initial[1])
     for variable in model.trainable_variables:
         if variable.name == 'kernel' and stock.l2:
             variable.regularizer = keras.regularizers.L2(stock.l2)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=stock.smoothing)
+    outputs = len(model.outputs)
     model.compile(
-        stock.optimizer(), keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=stock.smoothing),
-        jit_compile=False)
+        stock.optimizer(), [loss] * outputs, loss_weights=[1.0, stock.aux_weight][:outputs], jit_compile=False)
     losses = []
     for step, (images, labels) in enumerate(pictures):
         model.optimizer.learning_rate.assign(stock.scale * stock.rate(step))
         model.reset_metrics()
-        losses.append(float(model.train_on_batch(images, np.eye(CLASSES, dtype=np.float32)[labels])))
+        targets = np.eye(CLASSES, dtype=np.float32)[labels]
+        found = model.train_on_batch(images, [targets] * outputs)
+        losses.append(float(np.ravel(found)[0]))  # Of several: their weighted sum comes first.
     return losses
+
+
+def with_a_second_output(model, weights: list[np.ndarray]):
+    """The classifier and an auxiliary head on its first block, as one writes it in Keras."""
+    backbone = model.get_layer('backbone')
+    body = keras.Model(backbone.input, [backbone.output, backbone.get_layer('mixed0').output])
+    head, auxiliary = model.get_layer('head'), keras.Sequential()
+    auxiliary.add(keras.layers.AveragePooling2D(5, 3))  # 7x7 of 75 px become 1x1.
+    for filters in (128, 768):
+        auxiliary.add(keras.layers.Conv2D(filters, 1, use_bias=False))
+        auxiliary.add(keras.layers.BatchNormalization(momentum=0.9997, epsilon=0.001, scale=False))
+        auxiliary.add(keras.layers.ReLU())
+    auxiliary.add(keras.layers.Flatten())
+    auxiliary.add(keras.layers.Dense(CLASSES))
+    last, block = body(model.get_layer('pixel_range')(model.input))
+    both = keras.Model(model.input, [head(model.get_layer('features')(last)), auxiliary(block)])
+    auxiliary.set_weights(weights)
+    return both

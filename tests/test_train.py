@@ -6,8 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from finetune import journal, recipe, records, runs, train
+from finetune import journal, logs, recipe, records, runs, train
 from finetune.lazy import keras, tf
+from finetune.models import zoo
 from finetune.runs import Run
 from tests import toy_records
 
@@ -37,11 +38,22 @@ def assert_equal_variables(first, second, **tolerance):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, tmp_path):
-    flags = ('--dropout=0.5', '--distortion=inception', '--optimizer=rmsprop')
+    flags = ('--dropout=0.5', '--distortion=inception', '--optimizer=rmsprop', '--aux_weight=0.4')
     assert train_toy(data, tmp_path / 'whole', '--max_steps=6', *flags) == 0
     assert train_toy(data, tmp_path / 'parts', '--max_steps=3', *flags) == 0
     assert train_toy(data, tmp_path / 'parts', '--max_steps=6', *flags) == 0
     assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
+
+
+def test_an_auxiliary_head_trains_and_leaves_the_answers_to_the_network_it_was_in(data, tmp_path):
+    train_toy(data, tmp_path / 'run', '--max_steps=2', '--aux_weight=0.4')
+    auxiliary = {name: value for name, value in variables(tmp_path / 'run').items() if name.startswith('auxiliary')}
+    assert len(auxiliary) == 10  # Three kernels, the bias of the logits, three of each of two batch norms.
+    biases = [value for name, value in auxiliary.items() if 'logits' in name and value.ndim == 1]
+    assert biases[0][0] == zoo.NEVER and biases[0][1:].any()  # The background is off here too; the rest has moved.
+    trained = Run(tmp_path / 'run').load().model
+    assert trained.count_params() == runs.build_model(Run(tmp_path / 'run').recipe, 4).count_params()
+    assert len(trained.outputs) == 1
 
 
 @pytest.mark.slow
@@ -57,6 +69,18 @@ def test_it_learns(data, tmp_path):
     rows = list(csv.DictReader((tmp_path / 'run/metrics.csv').open()))
     assert float(rows[-1]['loss']) < 0.6 * float(rows[0]['loss'])
     assert len(rows) == 20
+
+
+@pytest.mark.parametrize('validation', [7, 0])
+def test_the_metrics_are_columns_of_numbers_that_pandas_plots(tmp_path, validation):
+    pandas = pytest.importorskip('pandas')
+    pytest.importorskip('matplotlib').use('Agg')
+    data = toy_records.write(tmp_path / 'records', validation=validation)
+    train_toy(data, tmp_path / 'run', '--epochs=3')
+    figures = pandas.read_csv(tmp_path / 'run/metrics.csv', index_col='step')
+    assert list(figures.index) == [3, 6, 9] and all(kind.kind in 'if' for kind in figures.dtypes)
+    axes = figures.plot(y=['loss', 'validation_loss', 'validation_precision_at_1'])
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[3, 6, 9]] * 3
 
 
 def test_step_lines_keep_the_form_that_scripts_parse(data, tmp_path, capfd):
@@ -85,6 +109,22 @@ def test_training_from_a_block_on_leaves_what_is_before_it(data, tmp_path):
     moved = {variable.path for variable, other in zip(start.variables, trained.variables, strict=True)
              if np.abs(variable.numpy() - other.numpy()).max() > 0 and 'seed' not in variable.path}
     assert moved == {'last_conv/kernel', 'last_conv/bias', 'logits/kernel', 'logits/bias'}
+
+
+@pytest.mark.slow
+def test_four_towers_follow_the_curve_of_one(tmp_path, monkeypatch):
+    data, curves = toy_records.write(tmp_path / 'records', validation=0), {}
+    for count in (1, 4):
+        curve = curves[count] = []
+        monkeypatch.setattr(logs.Summaries, 'scalars', lambda self, step, values, curve=curve: curve.append(values))
+        assert train.main([
+            f'--data_dir={data}', f'--train_dir={tmp_path}/{count}', f'--num_gpus={count}', '--recipe=all_cnn_cifar10',
+            '--width=0.1', '--image_size=16', '--batch_size=8', '--dropout=0', '--max_steps=10',
+            '--log_every_steps=1']) == 0
+    losses = [[values['loss'] for values in curves[count] if 'loss' in values] for count in (1, 4)]
+    assert len(losses[0]) == 10 and np.ptp(losses[0]) > 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert_equal_variables(variables(tmp_path / '1'), variables(tmp_path / '4'), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -158,7 +198,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch
     assert train_toy(data, tmp_path / 'run', '--max_steps=5') == exit_code
     assert Run(tmp_path / 'run').steps() == [2]
     monkeypatch.undo()
-    from finetune.models import zoo
     from tests import toy_net
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
     assert train_toy(data, tmp_path / 'run', '--max_steps=5') == 0
@@ -222,6 +261,7 @@ def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path):
     (['--epochs=3'], 2, 'give one of them'),
     (['--trainable_from=lost'], 1, 'last_conv'),
     (['--width=0.5'], 1, '--width'),
+    (['--aux_weight=0.4', '--feature_layers=first_conv'], 1, 'reads first_bn, which --feature_layers leaves out'),
 ])
 def test_each_error_names_the_flag_and_the_remedy(data, tmp_path, capfd, flags, exit_code, sentence):
     assert train_toy(data, tmp_path / 'run', '--max_steps=2', *flags) == exit_code
@@ -248,7 +288,7 @@ def test_a_run_says_what_it_depends_on(data, tmp_path):
     facts = json.loads((tmp_path / 'run/recipe.json').read_text())
     assert facts['recipe']['model'] == 'toy' and facts['recipe']['image_size'] == 16
     assert None not in facts['recipe'].values()
-    assert facts['records']['per_class'] == [0, 8, 8, 8]
+    assert facts['records']['per_class'] == [0, 8, 8, 8] and facts['records']['format'] == 'JPEG'
     assert (tmp_path / 'run/labels.txt').read_text() == 'red\ngreen\nblue\n'
     assert facts['versions']['keras'] == keras.version()
 

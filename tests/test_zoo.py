@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from finetune import towers
 from finetune.errors import Error
-from finetune.models import zoo
+from finetune.lazy import tf
+from finetune.models import auxiliary, zoo
 
 # Parameters in millions with ImageNet's 1000-class head, as https://keras.io/api/applications publishes them.
 PUBLISHED = {
@@ -61,7 +63,19 @@ def test_dropout_acts_in_training_only():
     model = zoo.build('toy', 3, image_size=16, dropout=0.9)
     pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(model(pictures, training=False), model(pictures, training=False))
-    first, second = (zoo.training_logits(model, pictures, batch_norm_trains=False) for _ in range(2))
+    (first,), (second,) = (zoo.training_logits(model, pictures, batch_norm_trains=False) for _ in range(2))
+    assert np.abs(first - second).max() > 0
+
+
+def test_dropout_drops_others_on_every_tower():
+    """With the same mask on all of them, eight towers would see an eighth of the masks."""
+    strategy = towers.strategy(2)
+    zoo.start_afresh(seed=1)
+    with strategy.scope():
+        model = zoo.build('toy', 3, image_size=16, dropout=0.5)
+    pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    on_a_tower = tf.function(lambda: zoo.training_logits(model, pictures, batch_norm_trains=False)[0])
+    first, second = strategy.experimental_local_results(tf.function(lambda: strategy.run(on_a_tower))())
     assert np.abs(first - second).max() > 0
 
 
@@ -69,6 +83,20 @@ def test_dropout_acts_in_training_only():
 def test_freezing_names_what_still_trains(cut, first):
     model = zoo.build('toy', 3, image_size=16)
     assert zoo.freeze_before(model, cut)[0] == first
+
+
+def test_the_auxiliary_head_has_the_layers_of_the_original():
+    head = auxiliary.head((17, 17, 768), 1001, 0.9997, seed=1)
+    maps = [tuple(head.get_layer(name).output.shape[1:]) for name in ('aux_pool', 'aux_conv1_relu', 'aux_conv2_relu')]
+    assert maps == [(5, 5, 768), (5, 5, 128), (1, 1, 768)]
+    trained = [768 * 128, 128, 5 * 5 * 128 * 768, 768, 768 * 1001, 1001]  # Batch norm without a scale; no other biases.
+    assert [int(np.prod(variable.shape)) for variable in head.trainable_variables] == trained
+
+
+@pytest.mark.parametrize('side', [3, 7, 12, 20])
+def test_an_auxiliary_head_reads_maps_of_any_size_to_their_edge(side):
+    head = auxiliary.head((side, side, 4), 3, 0.9, seed=1)
+    assert head.get_layer('aux_conv2_relu').output.shape[1:3] == (1, 1)
 
 
 def test_an_unknown_layer_is_answered_with_some_that_exist():

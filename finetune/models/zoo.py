@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from finetune.errors import Error, UsageError
 from finetune.lazy import LazyModule, keras
-from finetune.models import alexnet, all_cnn, densenet_bc, mnist_cnn, resnet_cifar
+from finetune.models import alexnet, all_cnn, auxiliary, densenet_bc, mnist_cnn, resnet_cifar
 
 layers = LazyModule('finetune.models.layers')
 
@@ -50,7 +50,8 @@ class Net:
 
     `application` is a class of keras.applications, by name, or a function with the same arguments. `size` is the side
     of the square picture it was made for, in pixels. `width` says whether the network comes in several widths
-    (`alpha`), `dropout` where --dropout acts: on what the 'head' reads, inside the 'backbone', or both.
+    (`alpha`), `dropout` where --dropout acts: on what the 'head' reads, inside the 'backbone', or both; `auxiliary`
+    which block an auxiliary head can read.
     """
 
     application: str | Callable
@@ -58,10 +59,11 @@ class Net:
     pixels: Pixels
     width: bool = False
     dropout: tuple[str, ...] = ('head',)
+    auxiliary: str = ''
 
 
 NETS = {
-    'inception_v3': Net('InceptionV3', 299, MINUS_ONE_TO_ONE),
+    'inception_v3': Net('InceptionV3', 299, MINUS_ONE_TO_ONE, auxiliary='mixed7'),
     'resnet50': Net('ResNet50', 224, BGR_MINUS_MEAN),
     'mobilenet_v2': Net('MobileNetV2', 224, MINUS_ONE_TO_ONE, width=True),
     'mobilenet': Net('MobileNet', 224, MINUS_ONE_TO_ONE, width=True),
@@ -187,6 +189,9 @@ def build(
     ranged = _pixel_range(net.pixels)(images)
     features = layers.AveragePooling(name='features')(body(ranged))
     head = _head(features.shape[-1], classes, dropout if 'head' in net.dropout else 0.0, seed)
+    for layer in (*body.layers, *head.layers):
+        if hasattr(layer, 'seed_generator'):
+            layer.seed_generator.next = layers.apart_on_towers(layer.seed_generator.next)
     return keras.Model(images, head(features), name='classifier')
 
 
@@ -220,26 +225,50 @@ def _head(features: int, classes: int, dropout: float, seed: int):
     return keras.Model(pooled, logits, name='head')
 
 
-def training_logits(model, inputs, batch_norm_trains: bool):
+@dataclasses.dataclass(frozen=True)
+class Auxiliary:
+    """A second head inside a classifier, there in training only."""
+
+    backbone: object  # The classifier's own, which also gives the output of the block.
+    head: object  # That output -> logits [b, classes].
+
+
+def with_auxiliary_head(model, name: str, batch_norm_momentum: float, seed: int) -> Auxiliary:
+    """A new auxiliary head for a classifier of the network `name`, whose own weights it leaves as they are."""
+    body = model.get_layer('backbone')
+    block = next((layer for layer in body.layers if layer.name == find(name).auxiliary), None)
+    if block is None:
+        raise Error(f'--aux_weight: the auxiliary head of {name} reads {find(name).auxiliary}, which --feature_layers '
+                    'leaves out. Name a later layer, or leave --aux_weight out.')
+    head = auxiliary.head(block.output.shape[1:], model.output_shape[-1], batch_norm_momentum, seed)
+    return Auxiliary(keras.Model(body.input, [body.output, block.output]), head)
+
+
+def training_logits(model, inputs, batch_norm_trains: bool, auxiliary: Auxiliary | None = None) -> list:
     """The logits that a training step sees: with dropout, and with the statistics of the batch only if they train.
 
-    `model` is a classifier, or the part of one that trains (see `parts`). Layer by layer, because `training=True` at
-    the call of a Keras 3 model overrules whatever its parts were built with.
+    Those of the head, then those of the auxiliary head. `model` is a classifier, or the part of one that trains (see
+    `parts`). Layer by layer, because `training=True` at the call of a Keras 3 model overrules whatever its parts were
+    built with.
     """
     training = {'backbone': batch_norm_trains, 'head': True}
-    outputs = inputs
+    outputs, more_logits = inputs, []
     for layer in model.layers[1:]:  # After the input.
         modes = {'training': training[layer.name] and layer.trainable} if layer.name in training else {}
-        outputs = layer(outputs, **modes)
-    return outputs
+        if auxiliary and layer.name == 'backbone':
+            outputs, block = auxiliary.backbone(outputs, **modes)
+            more_logits = [auxiliary.head(block, training=True)]
+        else:
+            outputs = layer(outputs, **modes)
+    return [outputs, *more_logits]
 
 
-def switch_off(model, classes: Sequence[int]) -> None:
+def switch_off(head, classes: Sequence[int]) -> None:
     """Keeps outputs that no training picture has, such as an unused background, from ever being the answer.
 
     At `NEVER` their probability and their gradient are zero, so that they stay off.
     """
-    bias = model.get_layer('head').get_layer('logits').bias
+    bias = head.get_layer('logits').bias
     values = bias.numpy()
     values[list(classes)] = NEVER
     bias.assign(values)

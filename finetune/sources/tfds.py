@@ -3,12 +3,9 @@
 import collections
 import hashlib
 import importlib.util
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
 
 from finetune import gate
 from finetune.errors import Error, UsageError
@@ -16,7 +13,6 @@ from finetune.lazy import LazyModule
 from finetune.records import BACKGROUND
 from finetune.sources import LabeledImage, Loaded
 from finetune.sources.labels import label_of
-from finetune.sources.pixels import stored
 from finetune.terminal import printable, some
 
 tensorflow_datasets = LazyModule('tensorflow_datasets')
@@ -65,7 +61,7 @@ class PreparedDataset:
         self._label = _only(builder, tensorflow_datasets.features.ClassLabel, 'class label')
         self.labels = (BACKGROUND, *(label_of(name.encode()) for name in builder.info.features[self._label].names))
         lossy = builder.info.features[self._image].encoding_format == 'jpeg'
-        self.loader = PhotoLoader() if lossy else LosslessLoader()
+        self.loader = GateLoader('JPEG' if lossy else 'PNG')
         counts = collections.Counter(self._checked(label, place) for place, (_, label) in enumerate(self._examples()))
         self.per_label = [counts[label] for label in range(len(self.labels))]
 
@@ -107,22 +103,11 @@ def _only(builder, kind: type, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class PhotoLoader:
-    """A `Loader` whose keys are JPEGs, judged as files are."""
+class GateLoader:
+    """A `Loader` whose keys are the pictures as tensorflow-datasets has them, judged as files are."""
 
-    format = 'JPEG'
-
-    def load(self, key: bytes) -> Loaded:
-        picture = gate.admit(key)
-        return Loaded(picture.jpeg, picture.height, picture.width, hashlib.sha256(key).digest(), picture.notes)
-
-
-@dataclass(frozen=True)
-class LosslessLoader:
-    """A `Loader` whose keys are PNGs that tensorflow-datasets wrote."""
-
-    format = 'PNG'
+    format: str
 
     def load(self, key: bytes) -> Loaded:
-        image = Image.open(io.BytesIO(key))
-        return stored(image if image.mode in ('L', 'RGB') else image.convert('RGB'))
+        picture = gate.admit(key, format=self.format)
+        return Loaded(picture.encoded, picture.height, picture.width, hashlib.sha256(key).digest(), picture.notes)

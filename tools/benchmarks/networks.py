@@ -63,23 +63,23 @@ def step(place: Place) -> Iterator[dict]:
     update = training_step(recipe, model, data, model)
     from_records = iter(feeds.of_pictures(model, recipe, data, None).training(0))
     constant = next(from_records)
-    found = in_turn(_steps(update, from_records), _steps(update, itertools.repeat(constant)), turns=3)
+    found = in_turn(rate_of_steps(update, from_records), rate_of_steps(update, itertools.repeat(constant)), turns=3)
     yield {'what': 'training mobilenet_v2 from records, against one constant batch', 'unit': 'pictures/s',
            'goal': 0.97, **found}
 
 
-def _steps(update: Callable, batches_: Iterator, count: int = 8) -> Callable[[], float]:
+def rate_of_steps(update: Callable, batches_: Iterator, batch_size: int = BATCH, count: int = 8) -> Callable[[], float]:
     """Pictures a second, once what was buffered during the other side's turn is used up."""
     def run() -> float:
         for _ in range(BUFFERED):
             next(batches_)
-        return rate(steps)()
+        return rate(work)()
 
-    def steps() -> int:
+    def work() -> int:
         for _ in range(count):
             loss = update(next(batches_))
         float(loss)  # Waits for the last one.
-        return count * BATCH
+        return count * batch_size
 
     return run
 
@@ -102,7 +102,7 @@ def blocks(place: Place) -> Iterator[dict]:
 
     def steps_of(feed) -> Callable[[], float]:
         update = training_step(recipe, model, data, feed.network)
-        return _steps(update, iter(feed.training(0)), count=6)
+        return rate_of_steps(update, iter(feed.training(0)), count=6)
 
     yield {'what': 'last blocks of mobilenet_v2 from stored activations, against computing them at every step',
            'unit': 'pictures/s', 'goal': 3.0, **in_turn(steps_of(kept), steps_of(pictures), turns=3)}
@@ -122,7 +122,7 @@ def features(place: Place) -> Iterator[dict]:
             pictures = iter(batches.for_evaluation(
                 data, 'train', recipe.image_size, recipe.crop_fraction, BATCH).repeat())
 
-            sides.append(_steps(lambda batch, outputs_of=outputs_of: outputs_of(batch['image'])[0, 0], pictures))
+            sides.append(rate_of_steps(lambda batch, outputs_of=outputs_of: outputs_of(batch['image'])[0, 0], pictures))
         yield {'what': f'features of {name} with OpenVINO, against TensorFlow', 'unit': 'pictures/s', 'goal': 1.8,
                **in_turn(*sides, turns=3)}
 

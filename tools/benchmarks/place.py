@@ -16,6 +16,7 @@ class Place:
     records: Path
     weights: Path
     scratch: Path
+    cifar: Path | None = None  # Records.
 
     @property
     def mobilenet(self) -> Path:
@@ -26,18 +27,21 @@ class Place:
         return self.weights / 'inception_v3_92of94_no_top.weights.h5'
 
 
-def prepare(photos: Path, weights: Path, scratch: Path) -> Place:
-    """Splits the photos and builds their records, unless an earlier benchmark did."""
-    split, built = scratch / 'photos', scratch / 'records'
-    if not split.exists():
+def prepare(photos: Path | None, weights: Path | None, cifar: Path | None, scratch: Path) -> Place:
+    """Splits the photos and builds the records of what there is, unless an earlier benchmark did."""
+    split, built, small = scratch / 'photos', scratch / 'records', scratch / 'cifar'
+    if cifar and not (small / records.MANIFEST).exists():
+        printed_by('finetune', 'build', '--source=cifar10', f'--train_directory={cifar}',
+                   f'--validation_directory={cifar}', f'--output_directory={small}')
+    if photos and not split.exists():
         unfinished = split.with_name('photos.tmp')
         shutil.rmtree(unfinished, ignore_errors=True)
         split_photos.split(photos, unfinished, validation=100)
         unfinished.rename(split)
-    if not (built / records.MANIFEST).exists():
+    if photos and not (built / records.MANIFEST).exists():
         printed_by('finetune', 'build', f'--train_directory={split}/train',
                    f'--validation_directory={split}/validation', f'--output_directory={built}', '--train_shards=8')
-    return Place(split, built, weights, scratch)
+    return Place(split, built, weights, scratch, small)
 
 
 def printed_by(module: str, *arguments: str) -> str:
