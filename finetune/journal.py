@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from finetune import engines, inference, metrics
-from finetune.errors import Diverged
+from finetune.errors import Diverged, Error
 from finetune.feeds import Feed
 from finetune.lazy import tf
 from finetune.logs import MetricsFile, Scalars
@@ -132,6 +132,16 @@ class Journal:
         with self._on_any_disk(step):
             self.run.save(self.state)
             self._saved_step = step
+
+    def save_at_last(self, step: int) -> None:
+        """There is no later occasion: raises Error where the disk is still full."""
+        self.save(step)
+        if step == self._saved_step:
+            return
+        kept = self.run.steps()
+        newest = f'the newest checkpoint is step {kept[-1]}' if kept else 'there is no checkpoint'
+        raise Error(f'step {step} could not be saved in {printable(self.run.directory)}; {newest}. Make room; the same '
+                    'command goes on from there.')
 
     @contextlib.contextmanager
     def _on_any_disk(self, step: int) -> Iterator[None]:

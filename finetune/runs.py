@@ -87,13 +87,13 @@ class Run:
     def __init__(self, directory):
         self.directory = Path(directory)
         self._file = self.directory / 'recipe.json'
-        if not self._file.exists():
+        if not self.exists(directory):
             raise Error(f'{printable(self.directory)} is not a run: it has no recipe.json. '
                         'Give the --train_dir of a `finetune train` command.')
 
     @staticmethod
     def exists(directory) -> bool:
-        return (Path(directory) / 'recipe.json').exists()
+        return (Path(directory) / 'recipe.json').is_file()  # No FIFO, which would be waited for.
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
@@ -110,10 +110,15 @@ class Run:
     @functools.cached_property
     def _facts(self) -> dict:
         try:
-            return json.loads(self._file.read_text())
-        except (ValueError, OSError) as error:
-            raise Error(f'{printable(self._file)} cannot be read ({error}). Restore it, '
+            facts = json.loads(self._file.read_text())
+            missing = {'recipe', 'labels', 'records'} - set(facts)
+        except (ValueError, OSError, RecursionError, TypeError) as error:
+            raise Error(f'{printable(self._file)} cannot be read ({printable(str(error))}). Restore it, '
                         'or train into another --train_dir.') from None
+        if missing:
+            raise Error(f'{printable(self._file)} has no {", ".join(sorted(missing))}: this program did not write it. '
+                        'Restore it, or train into another --train_dir.')
+        return facts
 
     @property
     def recipe(self) -> recipes.Recipe:
@@ -185,7 +190,7 @@ class Run:
             try:
                 os.link(file, link)
             except OSError:  # A file system without hard links.
-                shutil.copyfile(file, link)
+                logs.write_atomically(link, file.read_bytes())
 
     def _files(self, kind: str, step: int) -> list[Path]:
         """Data before index: a checkpoint without its index does not count."""

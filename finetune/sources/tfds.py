@@ -124,5 +124,5 @@ class LosslessLoader:
     format = 'PNG'
 
     def load(self, key: bytes) -> Loaded:
-        image = Image.open(io.BytesIO(key))
+        image = Image.open(io.BytesIO(key), formats=['PNG'])
         return stored(image if image.mode in ('L', 'RGB') else image.convert('RGB'))

@@ -60,13 +60,13 @@ class Child:
 def _serve(sender, function: Callable, arguments: tuple, memory: int) -> None:
     if memory:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    before, started = _peak(), time.monotonic()
+    before, started = peak(), time.monotonic()
     try:
         result, trouble = function(*arguments), ''
     except BaseException as error:
         result, trouble = None, f'raised {type(error).__name__}: {error}'
-    sender.send(Ended(result, trouble, time.monotonic() - started, _peak() - before))
+    sender.send(Ended(result, trouble, time.monotonic() - started, peak() - before))
 
 
-def _peak() -> int:
+def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
