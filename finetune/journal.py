@@ -68,7 +68,7 @@ class Journal:
             self._waited = 0.0
             print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
                   f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
-            self.scalars.write(step, {'loss': loss, 'learning_rate': self._learning_rate()})
+            self._draw(step, {'loss': loss, 'learning_rate': self._learning_rate()})
 
     def _tell_of_waiting(self, step: int, share: float) -> None:
         """Once, where the pictures come too slowly; the first steps always wait for them.
@@ -102,8 +102,8 @@ class Journal:
             row |= {'validation_loss': f'{scores.loss:.6g}',
                     'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
                     'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
-            self.scalars.write(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
-                                      'validation_loss': scores.loss})
+            self._draw(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
+                              'validation_loss': scores.loss})
         best = self._best()
         is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
         with self._on_any_disk(step):
@@ -111,11 +111,13 @@ class Journal:
         is_kept = self.recipe.keep_every_epochs and epoch % self.recipe.keep_every_epochs == 0
         if is_best or is_kept or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
             self.save(step)
-        if is_kept:
-            self.run.keep(step)
-        if scores:
+        with self._on_any_disk(step):
+            if is_kept:
+                self.run.keep(step)
             if is_best:
                 self.run.keep_as_best(step)
+        if scores:
+            if is_best:
                 self._best_so_far = scores.precision_at_1
             print(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '
                   f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
@@ -149,8 +151,17 @@ class Journal:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            reason = printable(str(error).splitlines()[0])[:200]
-            warn(f'step {step} could not be saved ({reason}); training goes on and tries again later')
+            warn(f'step {step} could not be saved ({_reason(error)}); training goes on and tries again later')
+
+    def _draw(self, step: int, values: dict[str, float]) -> None:
+        """Curves are not worth a training: where the disk is full they end, which is told once."""
+        if not self.scalars:
+            return
+        try:
+            self.scalars.write(step, values)
+        except (OSError, tf.errors.OpError) as error:
+            self.scalars = None
+            warn(f'the curves for TensorBoard end at step {step} ({_reason(error)}); training goes on')
 
     def seconds_since_save(self) -> float:
         return time.monotonic() - self._saved
@@ -205,3 +216,8 @@ class Journal:
                         f'(learning rate {self._learning_rate():g}); {last} '
                         f'in {printable(self.run.directory)}. Start again in another --train_dir, '
                         'with a lower --initial_learning_rate.')
+
+
+def _reason(error: Exception) -> str:
+    """TensorFlow puts the names of operations and files before it."""
+    return printable(str(error).partition('\n')[0].rpartition('; ')[2])[:200]

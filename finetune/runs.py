@@ -165,7 +165,11 @@ class Run:
 
     def save(self, state: State) -> None:
         step = int(state.step.numpy())
-        state.all().write(str(self.directory / f'ckpt-{step}'))
+        try:
+            state.all().write(str(self.directory / f'ckpt-{step}'))
+        except BaseException:
+            self._clear()  # Of a full disk, it takes the room that the next one needs.
+            raise
         for old in self.steps()[:-KEPT]:
             self._remove('ckpt', old)
 
@@ -200,10 +204,14 @@ class Run:
         for file in reversed(self._files(kind, step)):
             file.unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        """Removes what is left of saves that were killed or failed."""
+        for leftover in self.directory.glob('ckpt-*_temp*'):
+            shutil.rmtree(leftover, ignore_errors=True)
+
     def resume(self, state: State) -> int | None:
         """Restores the newest checkpoint that is whole; None when there is none at all."""
-        for leftover in self.directory.glob('ckpt-*_temp*'):  # A save that was killed.
-            shutil.rmtree(leftover, ignore_errors=True)
+        self._clear()
         steps = self.steps()
         for step in reversed(steps):
             if self._read(state.all(), f'ckpt-{step}'):
@@ -246,8 +254,8 @@ class Run:
             status = checkpoint.read(str(self.directory / name))
             status.assert_existing_objects_matched().expect_partial()
             return True
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            reason = printable(str(error).splitlines()[0])[:200]
+        except Exception as error:  # Of many kinds: whatever a reader raises on damaged bytes is a verdict on them.
+            reason = printable(str(error).partition('\n')[0])[:200]
             warn(f'{printable(self.directory / name)} is damaged or gone ({reason}); looking for another one')
             return False
 

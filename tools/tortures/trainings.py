@@ -205,7 +205,7 @@ def disk_full(place: Path, seed: int, count: int) -> Iterator[str]:
         code, said = quiet_train(data, place / 'last', f'--max_steps={STEPS}')
     told = f'step {STEPS} could not be saved' in said and f'the newest checkpoint is step {STEPS - INTERVAL}' in said
     yield unless(code == 1 and told, f'the last save failed: exit code {code}: {said[-300:]}')
-    for limit in (2 << 10, 8 << 10, 16 << 10):
+    for limit in (2 << 10, 8 << 10, 16 << 10)[:count]:
         yield _never_saved(data, place / f'limit{limit}', limit)
 
 
