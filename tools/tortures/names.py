@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import unicodedata
@@ -38,8 +39,9 @@ def everywhere(place: Path, seed: int, count: int) -> Iterator[str]:
     flags = f'--checkpoint_dir={run}', f'--data_dir={data}', '--subset=train', '--run_once'
     yield from _printed_well('eval', _told(eval.main, *flags))
     yield from _files_of_eval(run / 'eval' / 'train')
-    for form in ((), ('--csv',), ('--jsonl',)):
-        shown = _told(predict.main, f'--checkpoint_dir={run}', str(pictures), *form)
+    for form, encoding in itertools.product(((), ('--csv',), ('--jsonl',)), ('utf-8', 'ascii')):
+        shown = _told(predict.main, f'--checkpoint_dir={run}', str(pictures), f'--top_k={len(NAMES)}', *form,
+                      encoding=encoding)
         yield from _printed_well(f'predict {form}', shown)
         yield _one_line_a_picture(form, shown[0])
     shown = _told(predict.main, f'--checkpoint_dir={run}', '--', *(str(pictures / os.fsdecode(name)) for name in NAMES))
@@ -62,9 +64,9 @@ def _run(directory: Path, data: Path) -> Path:
     return directory
 
 
-def _told(verb, *flags: str) -> tuple[str, str]:
-    """What a verb prints, on an output that takes ASCII alone, as some systems' do."""
-    streams = [io.TextIOWrapper(io.BytesIO(), 'ascii', errors) for errors in ('strict', 'backslashreplace')]
+def _told(verb, *flags: str, encoding: str = 'utf-8') -> tuple[str, str]:
+    """What a verb prints, on stdout and on stderr; the output of some systems takes ASCII alone."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, errors) for errors in ('strict', 'backslashreplace')]
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
         verb(flags)
         for stream in streams:
