@@ -1,6 +1,6 @@
 """Does to the project what it promises to survive, and prints one table: figure, what, tried, survived, seconds.
 
-    python -m tools.torture                      everything: hours
+    python -m tools.torture                      everything: about an hour
     python -m tools.torture R6 R8 --seed=1       two figures
     python -m tools.torture R4 --count=500       fewer cases
 
