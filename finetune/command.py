@@ -1,5 +1,6 @@
 """A command line: its flags in groups, its help, and the way every command ends."""
 
+import io
 import os
 import shutil
 import signal
@@ -102,6 +103,9 @@ def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Seque
     argv = sys.argv[1:] if argv is None else list(argv)
     debug = '--debug' in argv
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0' if debug else '3')  # TensorFlow's own start-up lines.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Where a terminal lacks a character, that must not end the work.
+            stream.reconfigure(errors='backslashreplace')
     try:
         if {'--help', '-h', '-help', '--helpfull'} & set(argv):
             print(flags.help(), flush=True)

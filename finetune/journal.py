@@ -3,11 +3,11 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from finetune import engines, histograms, inference, metrics
-from finetune.errors import Diverged
+from finetune.errors import Diverged, Error
 from finetune.feeds import Feed
 from finetune.lazy import tf
 from finetune.logs import MetricsFile, Summaries
@@ -72,7 +72,7 @@ class Journal:
             self._waited = 0.0
             print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
                   f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
-            self.summaries.scalars(step, {'loss': loss, 'learning_rate': self._learning_rate()})
+            self._draw_curves(step, {'loss': loss, 'learning_rate': self._learning_rate()})
 
     def _tell_of_waiting(self, step: int, share: float) -> None:
         """Once, where the pictures come too slowly; the first steps always wait for them.
@@ -106,10 +106,10 @@ class Journal:
             row |= {'validation_loss': f'{scores.loss:.6g}',
                     'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
                     'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
-            self.summaries.scalars(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
-                                      'validation_loss': scores.loss})
+            self._draw_curves(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
+                                     'validation_loss': scores.loss})
         if self._zeros_of:
-            self._show_histograms(step)
+            self._draw_histograms(step)
         best = self._best()
         is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
         with self._on_any_disk(step):
@@ -117,25 +117,19 @@ class Journal:
         is_kept = self.recipe.keep_every_epochs and epoch % self.recipe.keep_every_epochs == 0
         if is_best or is_kept or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
             self.save(step)
-        if is_kept:
-            self.run.keep(step)
-        if scores:
+        with self._on_any_disk(step):
+            if is_kept:
+                self.run.keep(step)
             if is_best:
                 self.run.keep_as_best(step)
+        if scores:
+            if is_best:
                 self._best_so_far = scores.precision_at_1
             print(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '
                   f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
                   f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
         self._waited = 0.0
-
-    def _show_histograms(self, step: int) -> None:
-        """Of what trains, and of the first pictures that validate, or else those of the next step."""
-        pictures = next(iter(self.feed.validation or self.feed.training(step)))['image']
-        variables = [*self.state.model.trainable_variables]
-        if self.state.auxiliary:
-            variables += self.state.auxiliary.head.trainable_variables
-        histograms.write(self.summaries, step, variables, self._zeros_of(pictures))
 
     def save(self, step: int) -> None:
         if step == self._saved_step:
@@ -147,14 +141,44 @@ class Journal:
             self.run.save(self.state)
             self._saved_step = step
 
+    def save_at_last(self, step: int) -> None:
+        """There is no later occasion: raises Error where the disk is still full."""
+        self.save(step)
+        if step == self._saved_step:
+            return
+        kept = self.run.steps()
+        newest = f'the newest checkpoint is step {kept[-1]}' if kept else 'there is no checkpoint'
+        raise Error(f'step {step} could not be saved in {printable(self.run.directory)}; {newest}. Make room; the same '
+                    'command goes on from there.')
+
     @contextlib.contextmanager
     def _on_any_disk(self, step: int) -> Iterator[None]:
         """A disk that is full does not end the training: it goes on, and tries again at the next occasion."""
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            reason = printable(str(error).splitlines()[0])[:200]
-            warn(f'step {step} could not be saved ({reason}); training goes on and tries again later')
+            warn(f'step {step} could not be saved ({_reason(error)}); training goes on and tries again later')
+
+    def _draw_curves(self, step: int, values: dict[str, float]) -> None:
+        self._draw(step, lambda summaries: summaries.scalars(step, values))
+
+    def _draw_histograms(self, step: int) -> None:
+        """Of what trains, and of the first pictures that validate, or else those of the next step."""
+        pictures = next(iter(self.feed.validation or self.feed.training(step)))['image']
+        variables = [*self.state.model.trainable_variables]
+        if self.state.auxiliary:
+            variables += self.state.auxiliary.head.trainable_variables
+        self._draw(step, lambda summaries: histograms.write(summaries, step, variables, self._zeros_of(pictures)))
+
+    def _draw(self, step: int, write: Callable[[Summaries], None]) -> None:
+        """What TensorBoard shows is not worth a training: where the disk is full it ends, which is told once."""
+        if not self.summaries:
+            return
+        try:
+            write(self.summaries)
+        except (OSError, tf.errors.OpError) as error:
+            self.summaries = None
+            warn(f'the curves for TensorBoard end at step {step} ({_reason(error)}); training goes on')
 
     def seconds_since_save(self) -> float:
         return time.monotonic() - self._saved
@@ -209,3 +233,8 @@ class Journal:
                         f'(learning rate {self._learning_rate():g}); {last} '
                         f'in {printable(self.run.directory)}. Start again in another --train_dir, '
                         'with a lower --initial_learning_rate.')
+
+
+def _reason(error: Exception) -> str:
+    """TensorFlow puts the names of operations and files before it."""
+    return printable(str(error).partition('\n')[0].rpartition('; ')[2])[:200]

@@ -246,7 +246,7 @@ def as_line(answer: Answer, width: int) -> str:
 
 
 def as_csv(answer: Answer, top_k: int) -> str:
-    cells = [cell for label, probability in answer.top for cell in (label, f'{probability:.6f}')]
+    cells = [cell for label, probability in answer.top for cell in (printable(label), f'{probability:.6f}')]
     empty = [''] * (2 * top_k - len(cells))
     return _csv_line([printable(answer.path), *cells, *empty, printable(str(answer.rejected or ''))])
 

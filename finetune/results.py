@@ -130,7 +130,7 @@ def mistakes_csv(labels: Sequence[str], examples: Sequence[Example]) -> str:
     writer.writerow(('place', 'filename', 'true', 'answered', 'probability', 'probability_of_true'))
     for place, example in enumerate(examples, start=1):
         mistake = example.mistake
-        names = printable(example.filename), labels[mistake.true], labels[mistake.answered]
+        names = map(printable, (example.filename, labels[mistake.true], labels[mistake.answered]))
         likely = f'{mistake.probability:.6f}', f'{mistake.probability_of_true:.6f}'
         writer.writerow((place, *names, *likely))
     return text.getvalue()

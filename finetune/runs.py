@@ -92,13 +92,13 @@ class Run:
     def __init__(self, directory):
         self.directory = Path(directory)
         self._file = self.directory / 'recipe.json'
-        if not self._file.exists():
+        if not self.exists(directory):
             raise Error(f'{printable(self.directory)} is not a run: it has no recipe.json. '
                         'Give the --train_dir of a `finetune train` command.')
 
     @staticmethod
     def exists(directory) -> bool:
-        return (Path(directory) / 'recipe.json').exists()
+        return (Path(directory) / 'recipe.json').is_file()  # No FIFO, which would be waited for.
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
@@ -115,10 +115,15 @@ class Run:
     @functools.cached_property
     def _facts(self) -> dict:
         try:
-            return json.loads(self._file.read_text())
-        except (ValueError, OSError) as error:
-            raise Error(f'{printable(self._file)} cannot be read ({error}). Restore it, '
+            facts = json.loads(self._file.read_text())
+            missing = {'recipe', 'labels', 'records'} - set(facts)
+        except (ValueError, OSError, RecursionError, TypeError) as error:
+            raise Error(f'{printable(self._file)} cannot be read ({printable(str(error))}). Restore it, '
                         'or train into another --train_dir.') from None
+        if missing:
+            raise Error(f'{printable(self._file)} has no {", ".join(sorted(missing))}: this program did not write it. '
+                        'Restore it, or train into another --train_dir.')
+        return facts
 
     @property
     def recipe(self) -> recipes.Recipe:
@@ -165,7 +170,11 @@ class Run:
 
     def save(self, state: State) -> None:
         step = int(state.step.numpy())
-        state.all().write(str(self.directory / f'ckpt-{step}'))
+        try:
+            state.all().write(str(self.directory / f'ckpt-{step}'))
+        except BaseException:
+            self._clear()  # Of a full disk, it takes the room that the next one needs.
+            raise
         for old in self.steps()[:-KEPT]:
             self._remove('ckpt', old)
 
@@ -190,7 +199,7 @@ class Run:
             try:
                 os.link(file, link)
             except OSError:  # A file system without hard links.
-                shutil.copyfile(file, link)
+                logs.write_atomically(link, file.read_bytes())
 
     def _files(self, kind: str, step: int) -> list[Path]:
         """Data before index: a checkpoint without its index does not count."""
@@ -200,10 +209,14 @@ class Run:
         for file in reversed(self._files(kind, step)):
             file.unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        """Removes what is left of saves that were killed or failed."""
+        for leftover in self.directory.glob('ckpt-*_temp*'):
+            shutil.rmtree(leftover, ignore_errors=True)
+
     def resume(self, state: State) -> int | None:
         """Restores the newest checkpoint that is whole; None when there is none at all."""
-        for leftover in self.directory.glob('ckpt-*_temp*'):  # A save that was killed.
-            shutil.rmtree(leftover, ignore_errors=True)
+        self._clear()
         steps = self.steps()
         for step in reversed(steps):
             if self._read(state.all(), f'ckpt-{step}'):
@@ -246,8 +259,8 @@ class Run:
             status = checkpoint.read(str(self.directory / name))
             status.assert_existing_objects_matched().expect_partial()
             return True
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            reason = printable(str(error).splitlines()[0])[:200]
+        except Exception as error:  # Of many kinds: whatever a reader raises on damaged bytes is a verdict on them.
+            reason = printable(str(error).partition('\n')[0])[:200]
             warn(f'{printable(self.directory / name)} is damaged or gone ({reason}); looking for another one')
             return False
 

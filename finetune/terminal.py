@@ -12,13 +12,16 @@ from datetime import timedelta
 
 
 def printable(text: str | bytes | os.PathLike) -> str:
-    """The text on one line, with control, bidirectional and undecodable characters shown as escapes."""
+    """The text on one line, with control, bidirectional and undecodable characters shown as escapes.
+
+    Backslashes are doubled, so that no other text looks the same.
+    """
     text = os.fsdecode(text)
     return ''.join(c if _harmless(c) else c.encode('unicode_escape').decode() for c in text)
 
 
 def _harmless(character: str) -> bool:
-    return unicodedata.category(character) not in {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
+    return character != '\\' and unicodedata.category(character) not in {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

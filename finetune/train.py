@@ -147,12 +147,13 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
             journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
                 journal.measure(step, loss)
-            if stop.number or journal.seconds_since_save() > flags.save_interval_secs:
+            if journal.seconds_since_save() > flags.save_interval_secs:
                 journal.save(step)
             if stop.number:
+                journal.save_at_last(step)
                 raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
                               'the same command goes on from there', stop.number)
-        journal.save(step)
+        journal.save_at_last(step)
 
 
 def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
@@ -170,7 +171,7 @@ def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleN
             state.averages.start()
         state.step.assign(1)
         journal.measure(1, loss)
-        journal.save(1)
+        journal.save_at_last(1)
 
 
 def _tell(trial: regression.Trial) -> None:

@@ -70,7 +70,10 @@ def read(path: Path) -> Weights:
     _check_file(path)
     try:
         with h5py.File(path, 'r') as file:
-            weights = _read_numbered(file, path) if 'layers' in file else _read_named(file, path)
+            numbered = 'layers' in file
+            datasets = _numbered_layers(file, path) if numbered else _named_layers(file, path)
+            _check_room(datasets, path)
+            weights = Weights({name: list(map(_array, found)) for name, found in datasets.items()}, numbered)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise Error(f'{printable(path)} cannot be read as a weight file ({printable(str(error))}). '
                     'It is damaged or cut short: fetch it again.') from None
@@ -79,8 +82,7 @@ def read(path: Path) -> Weights:
 
 
 def write_checksum(path: Path) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_name(path.name + '.sha256').write_text(f'{digest}  {path.name}\n')
+    _checksum_beside(path).write_text(f'{_digest(path)}  {path.name}\n')
 
 
 def _check_file(path: Path) -> None:
@@ -98,23 +100,37 @@ def _check_file(path: Path) -> None:
         if file.read(8) != HDF5_MAGIC:
             raise Error(f'{shown} is not an HDF5 weight file. Give a .weights.h5 or .h5 file as Keras writes them; '
                         '.keras, .pkl, .pt and .pb files are not read, because they can run programs.')
-    checksum = path.with_name(path.name + '.sha256')
-    if checksum.exists() and checksum.read_text().split()[:1] != [hashlib.sha256(path.read_bytes()).hexdigest()]:
-        raise Error(f'{shown}: its sha256 differs from {checksum.name}: '
+    checksum = _checksum_beside(path)
+    if checksum.exists() and _written_in(checksum) != _digest(path).encode():
+        raise Error(f'{shown}: its sha256 differs from {printable(checksum.name)}: '
                     'it was damaged or changed since it was written.')
 
 
-def _read_numbered(file, path: Path) -> Weights:
+def _checksum_beside(path: Path) -> Path:
+    return path.with_name(path.name + '.sha256')
+
+
+def _written_in(checksum: Path) -> bytes:
+    """The first word, if it is a file: nothing is waited for, and no more is read than a digest has."""
+    return checksum.open('rb').read(64) if checksum.is_file() else b''
+
+
+def _digest(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _numbered_layers(file, path: Path) -> dict[str, list]:
     """Keras 3: layers/NAME/vars/0, 1, …"""
     layers = {}
     for name in _get(file, 'layers', path):
         variables = _get(file, f'layers/{name}/vars', path) if 'vars' in _get(file, f'layers/{name}', path) else []
         if len(variables):
-            layers[name] = [_array(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
-    return Weights(layers, numbered=True)
+            layers[name] = [_dataset(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
+    return layers
 
 
-def _read_named(file, path: Path) -> Weights:
+def _named_layers(file, path: Path) -> dict[str, list]:
     """Keras 2: attributes list the layers and each layer's arrays, in order."""
     root = 'model_weights/' if 'model_weights' in file else ''
     group = _get(file, root, path)
@@ -122,11 +138,11 @@ def _read_named(file, path: Path) -> Weights:
         raise Error(f'{printable(path)} is an HDF5 file, but not a Keras weight file: it has no layers.')
     layers = {}
     for name in map(_text, group.attrs['layer_names']):
-        arrays = [_array(file, f'{root}{name}/{_text(array)}', path)
-                  for array in _get(file, f'{root}{name}', path).attrs['weight_names']]
-        if arrays:
-            layers[name] = arrays
-    return Weights(layers, numbered=False)
+        datasets = [_dataset(file, f'{root}{name}/{_text(array)}', path)
+                    for array in _get(file, f'{root}{name}', path).attrs['weight_names']]
+        if datasets:
+            layers[name] = datasets
+    return layers
 
 
 def _get(file, name: str, path: Path):
@@ -140,10 +156,24 @@ def _get(file, name: str, path: Path):
     return item
 
 
-def _array(file, name: str, path: Path) -> np.ndarray:
+def _dataset(file, name: str, path: Path):
+    """An array of the file that is still to be read."""
     dataset = _get(file, name, path)
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.nbytes > MAX_BYTES:
-        raise Error(f'{printable(path)}: {printable(name)} is not a plain array of at most {MAX_BYTES} bytes; refused.')
+    elsewhere = not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual
+    if elsewhere or dataset.dtype.kind not in 'fiu':
+        raise Error(f'{printable(path)}: {printable(name)} is not a plain array of numbers; refused.')
+    return dataset
+
+
+def _check_room(layers: dict[str, list], path: Path) -> None:
+    """Weights do not shrink: arrays that take more bytes than the file has would only fill the memory."""
+    needed, size = sum(dataset.nbytes for datasets in layers.values() for dataset in datasets), path.stat().st_size
+    if needed > size:
+        raise Error(f'{printable(path)} has {size} bytes and claims arrays of {needed}; such files are refused. '
+                    'If it was compressed, save it again without compression.')
+
+
+def _array(dataset) -> np.ndarray:
     array = dataset[()]
     return array.astype(np.float32) if array.dtype == np.float16 else array
 

@@ -1,23 +1,18 @@
 """finetune build, as a person meets it: commands, files, exit codes, and what is left after a failure."""
 
 import csv
-import hashlib
 import json
 import os
-import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from finetune import build, records
-from finetune.lazy import tf
-from tests import corpus, toy
-
-ROOT = Path(__file__).parents[1]
+from tests import toy
+from tests.toy_build import beside, digests, manifest, read, start
 
 
 def run(directory: Path, output: Path, *more: str, code: int = 0) -> None:
@@ -26,41 +21,6 @@ def run(directory: Path, output: Path, *more: str, code: int = 0) -> None:
     if not any(flag.startswith('--num_threads') for flag in more):
         flags.append('--num_threads=1')
     assert build.main(flags) == code
-
-
-def start(directory: Path, output: Path, *more: str, **options) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'tools.build_tfrecords', f'--train_directory={directory}',
-               f'--output_directory={output}', *more]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def read(output: Path, split: str = 'train') -> list[dict]:
-    """Every record of a split, as TensorFlow reads it."""
-    found = []
-    for serialized in tf.data.TFRecordDataset(records.open_records(output).paths(split)).as_numpy_iterator():
-        features = tf.train.Example.FromString(serialized).features.feature
-        found.append({
-            'label': features['image/class/label'].int64_list.value[0],
-            'text': features['image/class/text'].bytes_list.value[0].decode(),
-            'filename': features['image/filename'].bytes_list.value[0],
-            'encoded': features['image/encoded'].bytes_list.value[0],
-            'size': (features['image/height'].int64_list.value[0], features['image/width'].int64_list.value[0]),
-        })
-    return found
-
-
-def manifest(output: Path) -> dict:
-    return json.loads((output / 'dataset.json').read_text())
-
-
-def digests(output: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in output.iterdir()}
-
-
-def beside(output: Path) -> list[str]:
-    """What lies beside the records: nothing of a build may stay there."""
-    return sorted(path.name for path in output.parent.iterdir() if path.name.startswith('.'))
 
 
 @pytest.fixture
@@ -352,20 +312,6 @@ def test_a_stopped_build_leaves_the_old_records_and_nothing_half_made(
     assert not beside(output)
 
 
-def test_a_killed_build_leaves_the_old_records_and_the_next_one_cleans_up(slow_pictures, output, tmp_path):
-    pictures = toy.class_folders(tmp_path / 'E', {'cat': 3, 'dog': 3})
-    run(pictures, output)
-    before = digests(output)
-    process = build_until('Worker processes', slow_pictures, output, '--short_side=900', '--num_threads=2')
-    time.sleep(0.5)
-    process.kill()
-    process.wait()
-    assert digests(output) == before
-    assert '.toy.partial' in beside(output)
-    run(pictures, output)
-    assert digests(output) == before and not beside(output)
-
-
 def test_a_second_build_of_the_same_records_is_refused(slow_pictures, pictures, output, capsys):
     process = build_until('Worker processes', slow_pictures, output, '--short_side=900', '--num_threads=1')
     try:
@@ -375,48 +321,3 @@ def test_a_second_build_of_the_same_records_is_refused(slow_pictures, pictures, 
         process.terminate()
         process.wait()
     run(pictures, output)
-
-
-def test_a_full_disk_is_one_sentence_and_the_old_records_stay(pictures, output, tmp_path):
-    run(pictures, output, '--validation_percent=0')
-    before = digests(output)
-    largest = max(path.stat().st_size for path in output.iterdir())
-    toy.class_folders(pictures, {'cat': 40, 'dog': 40}, first=100)
-    for limit in (1, 100, largest, 3 * largest):
-        def full_after(limit=limit):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        process = start(pictures, output, '--num_threads=1', '--validation_percent=0', preexec_fn=full_after)
-        _, told = process.communicate(timeout=60)
-        assert process.returncode == 1, told
-        assert told.splitlines()[-1].startswith('error: ') and 'nothing was changed' in told
-        assert 'Traceback' not in told and 'Exception ignored' not in told
-        assert digests(output) == before and not beside(output)
-
-
-@corpus.needs_corpus
-def test_the_whole_corpus_becomes_records_or_reasons(output):
-    """With little memory, FIFOs, devices, bombs and hostile names: no crash, no hang, and every file accounted for."""
-    def little_memory():
-        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-
-    process = start(corpus.root() / 'images', output, '--validation_percent=0', preexec_fn=little_memory)
-    printed, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    assert 'Traceback' not in told and '\x1b' not in printed + told
-    skipped = {row['file']: row['reason'] for row in csv.DictReader((output / 'skipped.csv').open(newline=''))}
-    stored = {record['filename']: record['size'] for record in read(output)}
-    silent = ('hidden_file', 'not_an_image_suffix')
-    wrong = []
-    for entry in corpus.manifest()['files']:
-        if entry['either'] or 'not root' in entry['needs'] or entry['reason'] in silent:
-            continue
-        name = corpus.path(entry).removeprefix(os.fsencode(corpus.root()) + b'/images/')
-        if entry['expect'] == 'accept':
-            good = stored.get(name) == tuple(reversed(entry['size']))
-        else:
-            good = name not in stored and entry['reason'] in {
-                reason for file, reason in skipped.items() if corpus.stands_for(file, entry)}
-        if not good:
-            wrong.append((entry['id'], entry['reason']))
-    assert not wrong

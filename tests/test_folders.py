@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from finetune import errors, gate
 from finetune.sources import folders, labels
-from tests import corpus, toy
+from tests import toy
 
 
 def listing(directory, **options) -> folders.Listing:
@@ -186,35 +186,6 @@ def test_labels_of_any_folder_names_survive_the_labels_file(tmp_path_factory, na
     path = tmp_path_factory.getbasetemp() / 'labels.txt'
     path.write_text(''.join(f'{label}\n' for label in expected), encoding='utf-8')
     assert labels.read_labels(path, names) == expected
-
-
-@corpus.needs_corpus
-def test_every_labels_file_of_the_corpus_is_read_as_its_manifest_says():
-    wrong = []
-    for entry in corpus.manifest()['labels']:
-        try:
-            got = ('accept', labels.read_labels(corpus.root() / entry['path'], [b'cat', b'dog']))
-        except errors.Error:
-            got = ('reject', None)
-        if got != (entry['expect'], entry['names']):
-            wrong.append((entry['id'], got))
-    assert not wrong
-
-
-@corpus.needs_corpus
-def test_every_folder_tree_of_the_corpus_is_taken_or_refused_as_its_manifest_says():
-    wrong = []
-    for entry in corpus.manifest()['trees']:
-        if entry['id'] in ('leak', 'val_extra'):  # Two directories: in test_build.
-            continue
-        try:
-            found = listing(corpus.root() / entry['path'])
-            got = ('accept', sorted(found.labels()))
-        except errors.Error:
-            got = ('reject', None)
-        if got != (entry['expect'], entry['classes']):
-            wrong.append((entry['id'], got))
-    assert not wrong
 
 
 def test_names_in_two_normal_forms_are_two_classes(tmp_path):

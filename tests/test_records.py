@@ -155,36 +155,14 @@ def test_missing_short_and_swapped_shards_are_named_before_the_first_step(tmp_pa
     assert 'train-00001-of-00002 is missing' in error(directory)
 
 
-@pytest.mark.parametrize('step', [31, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_damaged_byte_of_a_shard_is_noticed_by_the_reader_and_by_verify(tmp_path, step):
+def test_verify_names_the_shard_whose_bytes_are_others(tmp_path):
     directory = write_records(tmp_path / 'r', per_shard=(2,), picture=b'few bytes')
-    shard = directory / 'train-00000-of-00001'
-    whole, opened = shard.read_bytes(), records.open_records(directory)
-    good = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
-    silent = []
-    for position in range(0, len(whole), step):
+    shard, opened = directory / 'train-00000-of-00001', records.open_records(directory)
+    whole = shard.read_bytes()
+    for position in range(0, len(whole), 31):
         shard.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1:])
-        with pytest.raises(Error, match='sha256 differs'):
+        with pytest.raises(Error, match='train-00000-of-00001: its sha256 differs'):
             records.verify(opened)
-        read = []
-        try:
-            read.extend(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
-            silent.append(position)
-        except tf.errors.DataLossError:
-            assert read == good[:len(read)]
-    assert not silent
-
-
-def test_every_damaged_byte_of_the_manifest_that_matters_is_noticed(tmp_path):
-    directory = write_records(tmp_path / 'r')
-    path = directory / records.MANIFEST
-    whole, opened = path.read_bytes(), records.open_records(directory)
-    for position in range(len(whole)):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x01]) + whole[position + 1:])
-        try:
-            assert records.open_records(directory) == opened, position
-        except Error as noticed:
-            assert 'dataset.json' in str(noticed) or 'train-' in str(noticed)
 
 
 @pytest.mark.parametrize(('change', 'expected'), [

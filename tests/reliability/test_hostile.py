@@ -1,0 +1,29 @@
+"""What --pretrained is given may mean harm: it is data here, never a program, and takes no more than it has: R14.
+
+Links out of a weight file, pickles and archives are in tests/test_pretrained.py too, with what is said of them.
+"""
+
+import pytest
+
+from finetune.errors import Error
+from finetune.runs import Run
+from tools.tortures import failures, hostile
+
+TOO_MUCH = ('four tebibytes', 'many of four gibibytes', 'deflated zeros', 'one array by many names', 'never written')
+WAITED_FOR = ('a FIFO', 'a checksum from a FIFO', 'a checksum from zero', 'a run from a FIFO', 'a run from zero')
+NO_NUMBERS = ('texts', 'references', 'ragged', 'records', 'a checksum that is no text', 'a run of brackets',
+              'a run that is a list', 'a run of nothing', 'a run of no network')
+
+
+@pytest.mark.slow
+def test_no_hostile_file_is_taken_waited_for_or_run(tmp_path):
+    programs = 'a pickle', 'a whole model with a program', 'external array', 'virtual'
+    chosen = *programs, *TOO_MUCH, *WAITED_FOR, *NO_NUMBERS
+    assert not failures(hostile.refused(tmp_path, seed=0, count=0, names=chosen), at_least=len(chosen))
+
+
+@pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'[' * 200_000, b'\xff', b'{"recipe": {}, "labels": []}'])
+def test_a_damaged_recipe_is_named_in_one_sentence(tmp_path, content):
+    (tmp_path / 'recipe.json').write_bytes(content)
+    with pytest.raises(Error, match=r'recipe\.json'):
+        _ = Run(tmp_path).labels
