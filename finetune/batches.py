@@ -94,8 +94,8 @@ def _epoch(records_, split: str, seed: int, epoch):
 
 
 def _seed(seed: int, purpose: int, number):
-    """Half of a seed, for things of which there are many: the other half is the number of each."""
-    # The first half is drawn from the whole seed, the second is the number.
+    """A hash of all three. Beside the place of a picture, it makes the seed of what happens to that picture."""
+    # fold_in hashes what it is given first and appends what comes second: so once more, and the first half counts.
     numbered = tf.random.fold_in(tf.constant([seed, purpose], tf.int64), tf.convert_to_tensor(number, tf.int64))
     return tf.random.fold_in(numbered, tf.constant(0, tf.int64))[0]
 

@@ -1,6 +1,7 @@
 """A command line: its flags in groups, its help, and the way every command ends."""
 
 import io
+import math
 import os
 import shutil
 import signal
@@ -46,6 +47,8 @@ class Flags:
         self, name: str, default: float | None, help: str, least: float | None = None, most: float | None = None
     ) -> None:
         self._add(absl_flags.DEFINE_float, name, default, help, lower_bound=least, upper_bound=most)
+        absl_flags.register_validator(
+            name, lambda value: value is None or math.isfinite(value), 'must be a finite number', self._values)
 
     def switch(self, name: str, default: bool, help: str) -> None:
         self._add(absl_flags.DEFINE_boolean, name, default, help)

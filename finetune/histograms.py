@@ -8,7 +8,7 @@ from finetune.logs import Summaries
 
 
 def write(summaries: Summaries, step: int, variables: Iterable, zeros: dict) -> None:
-    """`zeros` is what `zeros_behind_relus` gives. A channel whose share is 1 is dead: no picture wakes it."""
+    """`zeros` is what `zeros_behind_relus` gives. A channel whose share is 1 is asleep in all pictures."""
     summaries.histograms(step, {f'weights/{variable.path}': variable.numpy() for variable in variables})
     summaries.scalars(step, {f'sparsity/{name}': shares.mean() for name, shares in zeros.items()})
     summaries.histograms(step, {f'sparsity_of_channels/{name}': shares for name, shares in zeros.items()})

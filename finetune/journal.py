@@ -39,10 +39,9 @@ class Journal:
         self._waited = 0.0  # Seconds for pictures, since the last line.
         self._spoke_of_waiting = False
         self._measured = True  # Since patience was last asked; a run that goes on may have ended before.
-        best = self._best()
-        self._best_so_far = best and best[0]
-        if best and self.run.best_step != best[1]:
-            self.run.keep_as_best(best[1])  # A kill came between the row and the link.
+        self._best = self._best_that_is_there()
+        if self._best and self.run.best_step != self._best[1]:
+            self.run.keep_as_best(self._best[1])  # A kill came between the row and the link.
         if self.recipe.patience and not feed.validation:
             warn('--patience is not used: there are no validation pictures')
 
@@ -108,10 +107,8 @@ class Journal:
                     'validation_recall_at_5': f'{scores.recall_at_5:.6f}'}
             self._draw_curves(step, {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5,
                                      'validation_loss': scores.loss})
-        if self._zeros_of:
-            self._draw_histograms(step)
-        best = self._best()
-        is_best = scores and (best is None or round(scores.precision_at_1, 6) > best[0])
+        precision = scores and round(scores.precision_at_1, 6)
+        is_best = scores and (self._best is None or precision > self._best[0])
         with self._on_any_disk(step):
             self.table.append(row)  # Before the checkpoint: rows after the last one are dropped when a run goes on.
         is_kept = self.recipe.keep_every_epochs and epoch % self.recipe.keep_every_epochs == 0
@@ -122,12 +119,14 @@ class Journal:
                 self.run.keep(step)
             if is_best:
                 self.run.keep_as_best(step)
+        if is_best and self.run.best_step == step:  # Else it could not be saved, and is nobody's best.
+            self._best = precision, step
         if scores:
-            if is_best:
-                self._best_so_far = scores.precision_at_1
             print(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '
                   f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
-                  f'{" (best so far)" if is_best else f" (best: {best[0]:.4f} at step {best[1]})"}', flush=True)
+                  f'{self._compared(step)}', flush=True)
+        if self._zeros_of and self.summaries:
+            self._draw_histograms(step)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.
         self._waited = 0.0
 
@@ -188,15 +187,19 @@ class Journal:
         if not patience or not self._measured:
             return False
         self._measured = False
-        best = self._best()
-        if best is None or sum(int(row['step']) > best[1] for row in self._validated()) < patience:
+        if self._best is None or sum(int(row['step']) > self._best[1] for row in self._validated()) < patience:
             return False
         say(f'No better precision@1 for {patience} epochs (--patience): ending early.')
         return True
 
     def _note(self) -> str:
-        best = self._best_so_far
-        return f'{self._examples_per_sec:.0f} examples/s' + (f', best {best:.4f}' if best is not None else '')
+        return f'{self._examples_per_sec:.0f} examples/s' + (f', best {self._best[0]:.4f}' if self._best else '')
+
+    def _compared(self, step: int) -> str:
+        if not self._best:
+            return ' (not saved)'
+        precision, best_step = self._best
+        return ' (best so far)' if best_step == step else f' (best: {precision:.4f} at step {best_step})'
 
     def _epochs(self, step: int) -> int:
         return step * self.recipe.batch_size // self.feed.records
@@ -208,11 +211,11 @@ class Journal:
     def _validated(self) -> list[dict]:
         return [row for row in self.table.rows() if row['validation_precision_at_1']]
 
-    def _best(self) -> tuple[float, int] | None:
-        """(precision@1, step) of the best measurement so far, the earliest of equals."""
-        rows = self._validated()
-        return max(((float(r['validation_precision_at_1']), int(r['step'])) for r in rows), key=lambda r: (r[0], -r[1]),
-                   default=None)
+    def _best_that_is_there(self) -> tuple[float, int] | None:
+        """(precision@1, step) of the best measurement with a checkpoint, the earliest of equals."""
+        there = {*self.run.steps(), self.run.best_step}
+        measured = ((float(row['validation_precision_at_1']), int(row['step'])) for row in self._validated())
+        return max((one for one in measured if one[1] in there), key=lambda one: (one[0], -one[1]), default=None)
 
     def _validate(self) -> metrics.Scores:
         averages = self.state.averages

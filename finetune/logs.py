@@ -39,7 +39,8 @@ class Summaries:
 
     def _buckets(self, array: np.ndarray):
         """[buckets, 3], left and right edge and count of each: what the plugin `histograms` reads."""
-        counts, edges = np.histogram(array, self.BUCKETS)
+        finite = array[np.isfinite(array)].astype(np.float64)  # In float32, edges of a narrow range fall together.
+        counts, edges = np.histogram(finite, self.BUCKETS)
         return tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64)
 
     def _write(self, plugin: str, step: int, tensors: dict) -> None:

@@ -113,7 +113,7 @@ def find_pictures(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == '-':
             yield from find_pictures(os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer if line.strip())
-        elif Path(argument).is_dir():
+        elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises where a name is too long.
             yield from _in_folder(argument)
         else:
             yield argument
@@ -134,10 +134,10 @@ def _in_folder(folder: str) -> Iterator[str]:
             yield entry.path
 
 
-def _admitted(path: str, format: str) -> bytes | Reject:
-    """The picture as it would stand in records of this format, or why it would not."""
+def _admitted(path: str, treatment: dict) -> bytes | Reject:
+    """The picture as it would stand in records that were made with this treatment, or why it would not."""
     try:
-        return gate.admit(gate.read(path), format=format).encoded
+        return gate.admit(gate.read(path), **treatment).encoded
     except Reject as reject:
         return reject
 
@@ -194,8 +194,8 @@ def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> It
     logits_of = engines.function(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
-    format = run.records.get('format', 'JPEG')  # Older runs do not say.
-    pictures = _ahead(lambda path: _admitted(path, format), paths, threads, most=2 * flags.batch_size)
+    treatment = run.records.get('treatment', {})  # Older runs do not say.
+    pictures = _ahead(lambda path: _admitted(path, treatment), paths, threads, most=2 * flags.batch_size)
     batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])
     for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
         logits = logits_of(views).numpy() if len(views) else np.empty((0, len(run.labels)))

@@ -1,6 +1,7 @@
 """Everything that decides which numbers a run computes."""
 
 import dataclasses
+import math
 import typing
 from pathlib import Path
 
@@ -43,7 +44,8 @@ class Recipe:
         'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; mnist_cnn, '
         'alexnet, resnet20_cifar, densenet_bc, all_cnn (default: that of --pretrained, else mobilenet_v2)')
     width: float = _option(
-        'network', None, 'width multiplier of the MobileNets (default: that of --pretrained, else 1.0)', least=0.01)
+        'network', None, 'width multiplier, of MobileNets and classics (default: that of --pretrained, else 1.0)',
+        least=0.01)
     image_size: int = _option(
         'network', None, 'side of the square input in pixels (default: what the network was made for)', least=8)
     crop_fraction: float = _option(
@@ -149,6 +151,8 @@ class Recipe:
         """By epoch the multiple of the learning rate that holds from there on."""
         try:
             pieces = [tuple(map(float, piece.split(':'))) for piece in self.learning_rate_pieces.split(',') if piece]
+            if not all(0 <= number < math.inf for piece in pieces for number in piece):
+                raise ValueError
             return {epoch: multiple for epoch, multiple in pieces}
         except ValueError:
             raise UsageError(f'--learning_rate_pieces={self.learning_rate_pieces} is not understood: expected '
@@ -156,12 +160,23 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict, path: Path) -> 'Recipe':
-        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        unknown = set(values) - set(FIELDS)
         if unknown:
             raise Error(f'{path} has {", ".join(sorted(unknown))}, which this version does not know. '
                         'Use the version that wrote it, or another --train_dir.')
+        senseless = [field.name for field in dataclasses.fields(cls) if field.name in values
+                     and not _makes_sense(field, values[field.name])]
+        if senseless:
+            raise Error(f'{path} has values of another kind for {", ".join(senseless)}: this program did not write '
+                        'it. Restore it, or use another --train_dir.')
         recipe = cls(**values)
         return dataclasses.replace(recipe, **_distortion(recipe))  # An older version had fewer.
+
+
+def _makes_sense(field: dataclasses.Field, value) -> bool:
+    kind = typing.get_type_hints(Recipe)[field.name]
+    choices = field.metadata['choices']
+    return isinstance(value, (int, float) if kind is float else kind) and (not choices or value in choices)
 
 
 STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type one is to ask for steps.

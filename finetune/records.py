@@ -46,6 +46,13 @@ class Records:
     splits: dict[str, Split]
     fingerprint: str  # Of labels, counts and shard hashes: other records, another fingerprint.
     format: str = 'JPEG'  # Of every picture: 'JPEG' or 'PNG'.
+    max_side: int = 0  # What larger pictures were shrunk to; 0 is no limit.
+    short_side: int = 0
+
+    @property
+    def treatment(self) -> dict:
+        """What `gate.admit` must be told to make of a file what it is in these records."""
+        return {'format': self.format, 'max_side': self.max_side, 'short_side': self.short_side}
 
     @property
     def num_classes(self) -> int:
@@ -136,7 +143,9 @@ def open_records(directory) -> Records:
     content = _read_manifest(directory)
     try:
         splits = {name: _split(name, **facts) for name, facts in content['splits'].items()}
-        opened = Records(directory, tuple(content['labels']), splits, content['fingerprint'], content['format'])
+        shrunk = {name: int(content.get('stored_by', {}).get(name, 0)) for name in ('max_side', 'short_side')}
+        opened = Records(
+            directory, tuple(content['labels']), splits, content['fingerprint'], content['format'], **shrunk)
         genuine = content['fingerprint'] == _fingerprint(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Error(f'{_manifest_path(directory)} was not written by this program ({type(error).__name__}: '

@@ -86,6 +86,19 @@ class Loaded:
     path: str
 
 
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Keeps a second training out of a run's directory; it goes with the process, however that ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Error(f'another training is writing to {printable(directory)}. Wait for it, or use another '
+                        '--train_dir.') from None
+        yield
+
+
 class Run:
     """A run that exists. `create` makes one."""
 
@@ -102,7 +115,7 @@ class Run:
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
-        """`records` is what the run remembers of its data: fingerprint, format, training pictures per class."""
+        """`records` is what the run remembers of its data: fingerprint, treatment, training pictures per class."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         names = ''.join(f'{label}\n' for label in labels[1:])
@@ -116,12 +129,13 @@ class Run:
     def _facts(self) -> dict:
         try:
             facts = json.loads(self._file.read_text())
-            missing = {'recipe', 'labels', 'records'} - set(facts)
-        except (ValueError, OSError, RecursionError, TypeError) as error:
+            kinds = {'recipe': dict, 'labels': list, 'records': dict}
+            missing = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
+        except (ValueError, OSError, RecursionError, AttributeError) as error:
             raise Error(f'{printable(self._file)} cannot be read ({printable(str(error))}). Restore it, '
                         'or train into another --train_dir.') from None
         if missing:
-            raise Error(f'{printable(self._file)} has no {", ".join(sorted(missing))}: this program did not write it. '
+            raise Error(f'{printable(self._file)} has no {", ".join(missing)}: this program did not write it. '
                         'Restore it, or train into another --train_dir.')
         return facts
 
@@ -136,23 +150,15 @@ class Run:
 
     @property
     def records(self) -> dict:
-        """What the run remembers of its data: `fingerprint`, `format`, `per_class` (training pictures a label)."""
+        """What the run remembers of its data: `fingerprint`, `per_class` (training pictures a label), and `treatment`:
+        how the gate made the stored pictures of the files.
+        """
         return self._facts['records']
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps a second training out of this directory; it goes with the process, however that ends."""
-        with (self.directory / '.lock').open('w') as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Error(f'another training is writing to {printable(self.directory)}. Wait for it, or use another '
-                            '--train_dir.') from None
-            yield
-
     def change(self, recipe: recipes.Recipe, records: dict) -> None:
-        _write_facts(self._file, recipe, self._facts | {'records': records})
-        del self._facts
+        if (recipe, records) != (self.recipe, self.records):
+            _write_facts(self._file, recipe, self._facts | {'records': records})
+            del self._facts
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 

@@ -59,8 +59,9 @@ def train(flags: SimpleNamespace) -> None:
         records.verify(data)
     tf.debugging.set_log_device_placement(flags.log_device_placement)
     strategy = towers.strategy(flags.num_gpus)
-    run = _open_run(flags, data)
-    with run.lock():
+    directory = Path(flags.train_dir or Path('checkpoints', Path(flags.data_dir).resolve().name))
+    with runs.lock(directory):  # Before anything is written there.
+        run = _open_run(directory, flags, data)
         if run.recipe.optimizer != 'regression':
             _check_towers(run.recipe, strategy)
         source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
@@ -258,9 +259,8 @@ def _check_usage(flags: SimpleNamespace) -> None:
         raise UsageError('--data_dir is missing: the directory that `finetune build` wrote records into')
 
 
-def _open_run(flags: SimpleNamespace, data) -> Run:
-    """The run in --train_dir if it has got anywhere, else a new one there."""
-    directory = flags.train_dir or Path('checkpoints', Path(flags.data_dir).resolve().name)
+def _open_run(directory: Path, flags: SimpleNamespace, data) -> Run:
+    """The run in the directory if it has got anywhere, else a new one there."""
     typed = {name: getattr(flags, name) for name in recipes.FIELDS if name in flags.given}
     if Run.exists(directory) and Run(directory).steps():
         run = Run(directory)
@@ -282,7 +282,7 @@ def _open_run(flags: SimpleNamespace, data) -> Run:
 
 
 def _remembered(data, split) -> dict:
-    return {'fingerprint': data.fingerprint, 'format': data.format, 'per_class': list(split.per_class)}
+    return {'fingerprint': data.fingerprint, 'treatment': data.treatment, 'per_class': list(split.per_class)}
 
 
 def _check_same(run: Run, typed: dict, data, override: bool) -> None:

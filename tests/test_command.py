@@ -15,6 +15,7 @@ def flags():
     flags.string('soup', 'leek', 'which soup')
     flags.integer('spoons', None, 'how many', least=1)
     flags.switch('salt', False, 'add salt')
+    flags.number('minutes', None, 'how long')
     flags.choice('heat', 'low', ('low', 'high'), 'of the stove')
     flags.alias('broth', 'soup')
     return flags
@@ -32,7 +33,7 @@ def test_flags_are_understood_however_they_are_typed(flags, typed):
 
 @pytest.mark.parametrize(('typed', 'sentence'), [
     (['--suop=pea'], "Did you mean: soup"), (['--spoons=0'], 'spoons'), (['--spoons=many'], 'spoons'),
-    (['--heat=mild'], 'low')])
+    (['--heat=mild'], 'low'), (['--minutes=nan'], 'finite'), (['--minutes=inf'], 'finite')])
 def test_a_wrong_flag_is_answered_with_what_is_right(flags, typed, sentence):
     with pytest.raises(UsageError, match=sentence):
         flags.parse(typed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finetune import batches, histograms, records, train
+from finetune import batches, histograms, logs, records, train
 from finetune.lazy import keras, tf
 from finetune.models import zoo
 from finetune.runs import Run
@@ -82,3 +82,10 @@ def test_a_relu_is_found_however_it_is_written(activation):
     images = keras.Input((4, 4, 3))
     found = histograms.zeros_behind_relus(keras.Model(images, body(images)))(np.zeros((1, 4, 4, 3), np.float32))
     assert len(found) == 1 and next(iter(found.values())).shape == (2,)
+
+
+@pytest.mark.parametrize('values', [[1.0, 1.0 + 1e-7], [0.5, np.nan, 2.0], [np.inf], [], [3.0]])
+def test_weights_that_hardly_differ_or_are_no_numbers_are_shown_too(tmp_path, values):
+    finite = np.isfinite(values).sum()
+    buckets = logs.Summaries(tmp_path)._buckets(np.array(values, np.float32)).numpy()
+    assert buckets[:, 2].sum() == finite and np.isfinite(buckets).all()

@@ -76,7 +76,7 @@ def test_a_picture_gets_the_probabilities_that_it_gets_in_eval(run, tmp_path, ca
 
 
 def test_a_small_picture_is_not_blurred_for_a_network_that_learned_from_lossless_ones(tmp_path, capsys):
-    run = toy_run.start_run(tmp_path / 'run', format='PNG')
+    run = toy_run.start_run(tmp_path / 'run', treatment={'format': 'PNG'})
     toy_run.save_checkpoint(run, step=3)
     noise = [np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8) for seed in range(2)]
     small = {'colours.png': Image.fromarray(noise[0]), 'grey.png': Image.fromarray(noise[1][..., 0] // 4)}
@@ -84,6 +84,24 @@ def test_a_small_picture_is_not_blurred_for_a_network_that_learned_from_lossless
     expected = probabilities_in_eval(run, tmp_path / 'data', 'PNG', stored)
     files = {name: toy.encoded(image, 'PNG', optimize=True) for name, image in small.items()}
     assert_same_in_predict(run, tmp_path / 'photos', files, expected, capsys)
+
+
+def test_a_large_picture_is_shrunk_as_it_was_in_the_records_that_the_network_learned_from(tmp_path, capsys):
+    run = toy_run.start_run(tmp_path / 'run', treatment={'short_side': 40})
+    toy_run.save_checkpoint(run, step=3)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 200, 300, 3), np.uint8)
+    noise[1] //= 4
+    files = {f'{number}.jpg': toy.encoded(Image.fromarray(pixels), 'JPEG') for number, pixels in enumerate(noise)}
+    stored = {name: gate.admit(data, short_side=40) for name, data in files.items()}
+    expected = probabilities_in_eval(run, tmp_path / 'data', 'JPEG', stored)
+    assert_same_in_predict(run, tmp_path / 'photos', files, expected, capsys)
+
+
+def test_a_name_too_long_for_the_system_ends_no_other_answer(run, tmp_path, capsys):
+    (tmp_path / 'good.jpg').write_bytes(KINDS['plain.jpg'])
+    assert answer(run, f'{tmp_path}/{"x" * 300}.jpg', tmp_path / 'good.jpg', '--jsonl') == 1
+    bad, good = map(json.loads, capsys.readouterr().out.splitlines())
+    assert bad['error'] == 'unreadable' and good['answers']
 
 
 def probabilities_in_eval(run, directory: Path, format: str, stored: dict) -> dict[bytes, np.ndarray]:

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from finetune import recipe
-from finetune.errors import Error
+from finetune.errors import Error, UsageError
 from finetune.recipe import Recipe
 
 
@@ -102,3 +102,15 @@ def test_what_was_typed_wins_over_the_named_recipe_and_that_over_the_rest():
 def test_a_recipe_of_another_version_is_named(tmp_path):
     with pytest.raises(Error, match=r'recipe\.json has warp_speed'):
         Recipe.from_json({'warp_speed': 9}, tmp_path / 'recipe.json')
+
+
+@pytest.mark.parametrize('values', [{'model': 5}, {'distortion': 'nope'}, {'seed': 1.5}, {'fine_tune': 'yes'}])
+def test_a_recipe_with_values_of_another_kind_is_refused_with_their_names(tmp_path, values):
+    with pytest.raises(Error, match=f'for {next(iter(values))}: this program did not write it'):
+        Recipe.from_json(values, tmp_path / 'recipe.json')
+
+
+@pytest.mark.parametrize('pieces', ['-1:2', '1:nan', 'inf:0.1', '1:2:3', 'soon'])
+def test_pieces_of_a_learning_rate_are_numbers_from_0_on(pieces):
+    with pytest.raises(UsageError, match='EPOCH:MULTIPLE'):
+        Recipe(learning_rate_pieces=pieces).pieces()

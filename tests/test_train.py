@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,6 +112,32 @@ def test_training_from_a_block_on_leaves_what_is_before_it(data, tmp_path):
     moved = {variable.path for variable, other in zip(start.variables, trained.variables, strict=True)
              if np.abs(variable.numpy() - other.numpy()).max() > 0 and 'seed' not in variable.path}
     assert moved == {'last_conv/kernel', 'last_conv/bias', 'logits/kernel', 'logits/bias'}
+
+
+def test_a_second_training_is_refused_before_it_changes_anything(data, tmp_path):
+    train_toy(data, tmp_path / 'run', '--max_steps=3')
+    for step in Run(tmp_path / 'run').steps():
+        Run(tmp_path / 'run')._remove('ckpt', step)  # As if the first one had not come to its first checkpoint.
+    before = {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()}
+    with runs.lock(tmp_path / 'run'):
+        assert train_toy(data, tmp_path / 'run', '--max_steps=99', '--optimizer=adam', '--seed=9') == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()} == before
+
+
+def test_the_best_is_the_best_of_what_could_be_saved(data, tmp_path, monkeypatch, capsys):
+    scores, save = iter([0.3, 0.9, 0.5, 0.8, 0.1]), Run.save
+    monkeypatch.setattr(journal.Journal, '_validate', lambda self: SimpleNamespace(
+        precision_at_1=next(scores), recall_at_5=1.0, loss=1.0, records=7))
+
+    def failing(self, state):
+        if int(state.step.numpy()) == 6:
+            raise OSError(28, 'No space left on device')
+        save(self, state)
+
+    monkeypatch.setattr(Run, 'save', failing)
+    assert train_toy(data, tmp_path / 'run', '--max_steps=15') == 0
+    assert Run(tmp_path / 'run').best_step == 12  # 0.8; the 0.9 of step 6 is on no disk.
+    assert '(best: 0.8000 at step 12)' in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -290,7 +317,7 @@ def test_a_run_says_what_it_depends_on(data, tmp_path):
     facts = json.loads((tmp_path / 'run/recipe.json').read_text())
     assert facts['recipe']['model'] == 'toy' and facts['recipe']['image_size'] == 16
     assert None not in facts['recipe'].values()
-    assert facts['records']['per_class'] == [0, 8, 8, 8] and facts['records']['format'] == 'JPEG'
+    assert facts['records']['per_class'] == [0, 8, 8, 8] and facts['records']['treatment']['format'] == 'JPEG'
     assert (tmp_path / 'run/labels.txt').read_text() == 'red\ngreen\nblue\n'
     assert facts['versions']['keras'] == keras.version()
 

@@ -39,9 +39,9 @@ def _write_split(directory: Path, name: str, counts: list[int], labels) -> recor
     return records.Split(name, len(order), tuple(counts), tuple(writer.close() for writer in writers))
 
 
-def start_run(directory: Path, labels=LABELS, per_class=(0, 9, 9, 9), format='JPEG', **typed) -> runs.Run:
+def start_run(directory: Path, labels=LABELS, per_class=(0, 9, 9, 9), treatment=(), **typed) -> runs.Run:
     recipe = recipes.plan({'model': 'toy', 'image_size': 32, **typed}, None, sum(per_class))
-    facts = {'fingerprint': '0' * 64, 'per_class': list(per_class), 'format': format}
+    facts = {'fingerprint': '0' * 64, 'per_class': list(per_class), 'treatment': dict(treatment)}
     return runs.Run.create(directory, recipe, tuple(labels), facts)
 
 
