@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.errors import Error
 from finetune.lazy import tf
+from finetune.terminal import printable
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -64,12 +66,20 @@ class MetricsFile:
     def rows(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline='') as file:
-            return list(csv.DictReader(file))
+        with self.path.open(newline='', errors='replace') as file:
+            table = csv.DictReader(file)
+            rows = list(table)
+        if tuple(table.fieldnames or ()) != self.COLUMNS:  # A spreadsheet may have saved it in its own way.
+            raise Error(f'{printable(self.path)} is not the table that this program wrote. Restore it, or move it '
+                        'away: the run goes on without its former rows.')
+        return rows
 
     def forget_after(self, step: int) -> None:
         """Drops the rows of steps that a resumed run is going to do again."""
-        self._write([row for row in self.rows() if int(row['step']) <= step])
+        rows = self.rows()
+        before = [row for row in rows if int(row['step']) <= step]
+        if len(before) < len(rows):
+            self._write(before)
 
     def append(self, values: dict) -> None:
         self._write([*self.rows(), values])

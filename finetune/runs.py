@@ -219,6 +219,8 @@ class Run:
         """Removes what is left of saves that were killed or failed."""
         for leftover in self.directory.glob('ckpt-*_temp*'):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.directory.glob('.*.tmp'):
+            leftover.unlink(missing_ok=True)
 
     def resume(self, state: State) -> int | None:
         """Restores the newest checkpoint that is whole; None when there is none at all."""
@@ -265,6 +267,8 @@ class Run:
             status = checkpoint.read(str(self.directory / name))
             status.assert_existing_objects_matched().expect_partial()
             return True
+        except (MemoryError, PermissionError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError):
+            raise  # They say nothing of the file.
         except Exception as error:  # Of many kinds: whatever a reader raises on damaged bytes is a verdict on them.
             reason = printable(str(error).partition('\n')[0])[:200]
             warn(f'{printable(self.directory / name)} is damaged or gone ({reason}); looking for another one')

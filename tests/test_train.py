@@ -124,6 +124,21 @@ def test_a_second_training_is_refused_before_it_changes_anything(data, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()} == before
 
 
+@pytest.mark.parametrize('saved', [b'step;epoch;loss\n3;1;0,5\n', 'step,epoch\n3,1\n'.encode('utf-16')])
+def test_a_table_that_a_spreadsheet_saved_in_its_own_way_is_named(data, tmp_path, saved, capfd):
+    train_toy(data, tmp_path / 'run', '--max_steps=3')
+    (tmp_path / 'run/metrics.csv').write_bytes(saved)
+    assert train_toy(data, tmp_path / 'run', '--max_steps=6') == 1
+    assert 'metrics.csv is not the table that this program wrote' in capfd.readouterr().err
+
+
+def test_what_a_killed_copy_left_is_removed(data, tmp_path):
+    train_toy(data, tmp_path / 'run', '--max_steps=3')
+    (tmp_path / 'run/.best-3.data.77.tmp').write_bytes(b'half')
+    train_toy(data, tmp_path / 'run', '--max_steps=4')
+    assert not list((tmp_path / 'run').glob('.*.tmp'))
+
+
 def test_the_best_is_the_best_of_what_could_be_saved(data, tmp_path, monkeypatch, capsys):
     scores, save = iter([0.3, 0.9, 0.5, 0.8, 0.1]), Run.save
     monkeypatch.setattr(journal.Journal, '_validate', lambda self: SimpleNamespace(
