@@ -6,8 +6,10 @@ checksum beside the file (`FILE.sha256`) is checked before anything else.
 
 import dataclasses
 import hashlib
+import math
 import re
 import stat
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -74,7 +76,7 @@ def read(path: Path) -> Weights:
             datasets = _numbered_layers(file, path) if numbered else _named_layers(file, path)
             _check_room(datasets, path)
             weights = Weights({name: list(map(_array, found)) for name, found in datasets.items()}, numbered)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, zlib.error) as error:
         raise Error(f'{printable(path)} cannot be read as a weight file ({printable(str(error))}). '
                     'It is damaged or cut short: fetch it again.') from None
     _check_finite(weights, path)
@@ -112,7 +114,10 @@ def _checksum_beside(path: Path) -> Path:
 
 def _written_in(checksum: Path) -> bytes:
     """The first word, if it is a file: nothing is waited for, and no more is read than a digest has."""
-    return checksum.open('rb').read(64) if checksum.is_file() else b''
+    if not checksum.is_file():
+        return b''
+    with checksum.open('rb') as file:
+        return file.read(64)
 
 
 def _digest(path: Path) -> str:
@@ -123,8 +128,8 @@ def _digest(path: Path) -> str:
 def _numbered_layers(file, path: Path) -> dict[str, list]:
     """Keras 3: layers/NAME/vars/0, 1, …"""
     layers = {}
-    for name in _get(file, 'layers', path):
-        variables = _get(file, f'layers/{name}/vars', path) if 'vars' in _get(file, f'layers/{name}', path) else []
+    for name in _group(file, 'layers', path):
+        variables = _group(file, f'layers/{name}/vars', path) if 'vars' in _group(file, f'layers/{name}', path) else []
         if len(variables):
             layers[name] = [_dataset(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
     return layers
@@ -133,13 +138,13 @@ def _numbered_layers(file, path: Path) -> dict[str, list]:
 def _named_layers(file, path: Path) -> dict[str, list]:
     """Keras 2: attributes list the layers and each layer's arrays, in order."""
     root = 'model_weights/' if 'model_weights' in file else ''
-    group = _get(file, root, path)
+    group = _group(file, root, path)
     if 'layer_names' not in group.attrs:
         raise Error(f'{printable(path)} is an HDF5 file, but not a Keras weight file: it has no layers.')
     layers = {}
     for name in map(_text, group.attrs['layer_names']):
         datasets = [_dataset(file, f'{root}{name}/{_text(array)}', path)
-                    for array in _get(file, f'{root}{name}', path).attrs['weight_names']]
+                    for array in _group(file, f'{root}{name}', path).attrs['weight_names']]
         if datasets:
             layers[name] = datasets
     return layers
@@ -149,28 +154,62 @@ def _get(file, name: str, path: Path):
     """A group or array by its path inside the file. No part of the path may lead out of the file."""
     item = file
     for part in filter(None, name.split('/')):
-        if not isinstance(item.get(part, getlink=True), h5py.HardLink):
+        if not (isinstance(item, h5py.Group) and isinstance(item.get(part, getlink=True), h5py.HardLink)):
             raise Error(f'{printable(path)}: {printable(name)} is missing or a link to somewhere else; '
                         'such files are refused.')
         item = item[part]
     return item
 
 
+def _group(file, name: str, path: Path):
+    group = _get(file, name, path)
+    if not isinstance(group, h5py.Group):
+        raise Error(f'{printable(path)}: {printable(name)} is an array or a type where Keras has a group; refused.')
+    return group
+
+
 def _dataset(file, name: str, path: Path):
     """An array of the file that is still to be read."""
     dataset = _get(file, name, path)
     elsewhere = not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual
-    if elsewhere or dataset.dtype.kind not in 'fiu':
+    if elsewhere or dataset.dtype.kind not in 'fiu' or dataset.shape is None:
         raise Error(f'{printable(path)}: {printable(name)} is not a plain array of numbers; refused.')
     return dataset
 
 
 def _check_room(layers: dict[str, list], path: Path) -> None:
     """Weights do not shrink: arrays that take more bytes than the file has would only fill the memory."""
-    needed, size = sum(dataset.nbytes for datasets in layers.values() for dataset in datasets), path.stat().st_size
+    datasets, size = [dataset for found in layers.values() for dataset in found], path.stat().st_size
+    needed = sum(map(_bytes_to_read, datasets))
     if needed > size:
         raise Error(f'{printable(path)} has {size} bytes and claims arrays of {needed}; such files are refused. '
                     'If it was compressed, save it again without compression.')
+    if not all(map(_inflates_as_told, datasets)):
+        raise Error(f'{printable(path)} holds arrays that are compressed in a way that is refused; '
+                    'save it again without compression.')
+
+
+def _bytes_to_read(dataset) -> int:
+    """HDF5 reads whole chunks, however little of them is in the array."""
+    if not dataset.chunks:
+        return dataset.nbytes
+    lengths = (-(-length // chunk) * chunk for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    return math.prod(lengths) * dataset.dtype.itemsize
+
+
+def _inflates_as_told(dataset) -> bool:
+    """Not compressed, or by gzip alone and to no more than its chunks have: HDF5 inflates first and looks then."""
+    kept = dataset.id.get_create_plist()
+    filters = [kept.get_filter(number)[0] for number in range(kept.get_nfilters())]
+    if filters not in ([], [h5py.h5z.FILTER_DEFLATE]):
+        return False
+    room = math.prod(dataset.chunks) * dataset.dtype.itemsize if filters else 0
+    return all(_inflates_within(room, dataset, part) for part in (dataset.iter_chunks() if filters else ()))
+
+
+def _inflates_within(room: int, dataset, part: tuple[slice, ...]) -> bool:
+    mask, compressed = dataset.id.read_direct_chunk(tuple(place.start for place in part))
+    return bool(mask) or len(zlib.decompressobj().decompress(compressed, room + 1)) <= room
 
 
 def _array(dataset) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import functools
 import http.server
+import resource
 import threading
+import zlib
 
 import h5py
 import numpy as np
@@ -213,6 +215,71 @@ def test_a_link_out_of_a_weight_file_is_not_followed(tmp_path):
     for name in ('layer.h5', 'layers.h5', 'legacy.h5'):
         with pytest.raises(Error, match='link'):
             weights.read(tmp_path / name)
+
+
+def _inflated(file, compressed: bytes, **options):
+    """Layers of which each holds one chunk that inflates to 64 MiB."""
+    for number in range(3):
+        array = file.create_dataset(f'layers/dense_{number}/vars/0', **options, compression='gzip')
+        array.id.write_direct_chunk((0,), compressed)
+
+
+INFLATED = zlib.compress(bytes(64 << 20), 9)
+
+
+@pytest.mark.parametrize('options', [
+    {'shape': (8,), 'maxshape': (None,), 'chunks': (16 << 20,)},  # As told: whole chunks are read for eight numbers.
+    {'shape': (1 << 12,), 'chunks': (1 << 12,)},  # More than told.
+])
+def test_compressed_chunks_that_fill_the_memory_are_not_read(tmp_path, options):
+    path = tmp_path / 'bomb.weights.h5'
+    with h5py.File(path, 'w') as file:
+        _inflated(file, INFLATED, dtype=np.float32, **options)
+        file['unused'] = np.zeros(1 << 16)  # Room for what it tells.
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Error, match=r'bomb\.weights\.h5 .*save it again without compression'):
+        weights.read(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
+
+
+def test_other_filters_than_gzip_are_refused_and_gzip_is_read(tmp_path):
+    numbers = np.random.default_rng(1).random((40, 30), np.float32)
+    for compression in ('gzip', 'lzf'):
+        with h5py.File(tmp_path / compression, 'w') as file:
+            file.create_dataset('layers/dense/vars/0', data=numbers, chunks=(20, 20), compression=compression)
+            file['unused'] = np.zeros(1 << 10)
+    np.testing.assert_array_equal(weights.read(tmp_path / 'gzip').layers['dense'][0], numbers)
+    with pytest.raises(Error, match=r'lzf holds arrays .* save it again without compression'):
+        weights.read(tmp_path / 'lzf')
+
+
+MALFORMED = {
+    'layers is a number': lambda file: file.create_dataset('layers', data=3.0),
+    'layers is an array': lambda file: file.create_dataset('layers', data=np.ones(3)),
+    'layers is a type': lambda file: file.__setitem__('layers', np.dtype('f4')),
+    'a layer is an endless array': lambda file: file.create_dataset('layers/x', (1 << 40,), chunks=(1 << 20,)),
+    'vars is an array': lambda file: file.create_dataset('layers/x/vars', data=np.ones(3)),
+    'vars is a number': lambda file: file.create_dataset('layers/x/vars', data=3.0),
+    'vars is a type': lambda file: file.__setitem__('layers/x/vars', np.dtype('f4')),
+    'an array is empty': lambda file: file.create_dataset('layers/x/vars/0', data=h5py.Empty('f4')),
+    'layer_names is a number': lambda file: file.attrs.__setitem__('layer_names', 5),
+    'layer_names is empty': lambda file: file.attrs.__setitem__('layer_names', h5py.Empty('f4')),
+    'weight_names is a number': lambda file: (
+        file.attrs.__setitem__('layer_names', [b'a']), file.create_group('a').attrs.__setitem__('weight_names', 3)),
+    'weight_names are missing': lambda file: (
+        file.attrs.__setitem__('layer_names', [b'a']), file.create_group('a')),
+    'names are no text': lambda file: file.attrs.__setitem__('layer_names', [b'\xff']),
+    'model_weights is an array': lambda file: file.create_dataset('model_weights', data=np.ones(3)),
+}
+
+
+@pytest.mark.parametrize('what', MALFORMED)
+def test_a_malformed_weight_file_is_one_sentence_that_names_it(tmp_path, what):
+    path = tmp_path / 'odd.h5'
+    with h5py.File(path, 'w') as file:
+        MALFORMED[what](file)
+    with pytest.raises(Error, match=r'odd\.h5'):
+        weights.read(path)
 
 
 # ImageNet -------------------------------------------------------------------------------------------------------------

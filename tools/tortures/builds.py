@@ -16,7 +16,7 @@ from finetune.errors import Error
 from tests import toy, toy_build
 from tools.tortures import together, unless
 
-RANDOM_SHARE = 0.2  # Of the kills: at any moment, with worker processes at work.
+LEAST_AT_RANDOM = 0.2  # Of the kills: at any moment, with worker processes at work.
 TMPFS_STEP = 16 << 10
 
 
@@ -63,8 +63,8 @@ def build_quietly(pictures: Path, output: Path) -> dict[str, str]:
 
 
 def killed(place: Path, seed: int, count: int) -> Iterator[str]:
-    """Before every step on the disk, in both ways to replace the old set, and at random moments of a longer build."""
-    at_random = round(RANDOM_SHARE * count)
+    """Before each step on the disk once, in both ways to replace the old set; the rest at random in a longer build."""
+    at_random = round(LEAST_AT_RANDOM * count)
     case = Case(place / 'steps')
     points = [(step, how) for how in ('exchange', 'two_renames') for step in range(1, 1 + _steps(case, how))]
     chosen = random.Random(seed).sample(points, min(len(points), count - at_random))

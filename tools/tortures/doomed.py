@@ -3,7 +3,8 @@
     python -m tools.tortures.doomed N exchange|two_renames --train_directory=… --output_directory=…
 
 A step is what Python's audit hooks tell of: a file opened, removed, renamed, locked; a directory made, listed, removed;
-the call that exchanges two names. `two_renames` is how it goes where the system cannot exchange them.
+the call that exchanges two names. The files that `shutil.rmtree` removes one by one, by a descriptor of their folder,
+are one step together. `two_renames` is how it goes where the system cannot exchange them.
 """
 
 import itertools

@@ -9,6 +9,7 @@ import socket
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +27,10 @@ SECRET = np.full(8, 42.0, np.float32)
 
 
 def refused(place: Path, seed: int, count: int, names: Sequence[str] = ()) -> Iterator[str]:
-    """Each in a child; the canary is what the programs in these files would make, the secret what they would read."""
+    """Each in a child; the canary is what the programs in these files would make.
+
+    Of a file that leads elsewhere only its own refusal counts: what was read there would be refused too, but later.
+    """
     assert warm, 'it adds the toy network'
     canary = place / 'canary'
     with h5py.File(place / 'secret.h5', 'w') as file:
@@ -38,7 +42,7 @@ def refused(place: Path, seed: int, count: int, names: Sequence[str] = ()) -> It
         ended = children.run(try_to_start_from, str(path), seconds=30)
         said, seconds, size = ended.result or (ended.trouble, 0.0, 0)
         right = said.startswith('refused: ') and seconds < MOST_SECONDS and size < MOST_BYTES
-        yield unless(right and not canary.exists() and '42.0' not in said,
+        yield unless(right and not canary.exists() and SAID.get(name, '') in said,
                      f'{name}: {said[:300]} after {seconds:.1f} s and {size / 2**20:.0f} MiB, canary {canary.exists()}')
         canary.unlink(missing_ok=True)
 
@@ -191,6 +195,25 @@ def _many_empty_layers(file, secret):
         layers.create_group(f'conv2d_{number}')
 
 
+def _by_twelve_names(file, compressed: bytes, **chunks) -> None:
+    array = _layer(file).create_dataset('0', dtype=np.float32, compression='gzip', **chunks)
+    array.id.write_direct_chunk((0,), compressed)
+    for number in range(1, 12):
+        _layer(file)[str(number)] = array
+
+
+def _huge_chunks_of_small_arrays(file, secret):
+    _by_twelve_names(file, zlib.compress(bytes(1 << 29)), shape=(8,), maxshape=(None,), chunks=(1 << 27,))
+
+
+def _chunks_that_hold_more_than_they_tell(file, secret):
+    _by_twelve_names(file, zlib.compress(bytes(1 << 30)), shape=(1 << 12,), chunks=(1 << 12,))
+
+
+def _a_layer_that_is_an_endless_array(file, secret):
+    file.create_dataset('layers/conv2d', (1 << 40,), np.float32, chunks=(1 << 20,))
+
+
 # ---- HDF5 that holds no numbers ----
 
 
@@ -302,7 +325,8 @@ FILES = {
     **{fill.__name__.strip('_').replace('_', ' '): _hdf5(fill) for fill in (
         _external_layer, _external_array, _external_root, _soft_link, _virtual, _external_storage, _loop,
         _names_of_elsewhere, _four_tebibytes, _many_of_four_gibibytes, _deflated_zeros, _one_array_by_many_names,
-        _never_written, _many_empty_layers, _texts, _references, _ragged, _records, _not_a_number,
+        _never_written, _many_empty_layers, _huge_chunks_of_small_arrays, _chunks_that_hold_more_than_they_tell,
+        _a_layer_that_is_an_endless_array, _texts, _references, _ragged, _records, _not_a_number,
         _a_group_for_an_array)},
     'zip slip': _zip_slip, 'tar slip': _tar_slip, 'a link to zero': _link_to('/dev/zero'),
     'a link to random': _link_to('/dev/urandom'), 'a link to nothing': _link_to('nothing'),
@@ -318,4 +342,11 @@ FILES = {
     'a run of no network': _recipe({'labels': ['background', 'a'], 'recipe': {'model': 'os.system'}}),
     'a run without an index': _run_with(lambda path: (path / 'ckpt-3.index').write_bytes(b'noise')),
     'a run whose data is zero': _run_with(_data_from_zero),
+}
+
+SAID = {  # Of what leads out of the file, and of nothing that lies there.
+    **dict.fromkeys(('external layer', 'external array', 'external root', 'soft link', 'names of elsewhere'),
+                    'is missing or a link to somewhere else'),
+    **dict.fromkeys(('virtual', 'external storage', 'loop'), 'is not a plain array of numbers'),
+    **dict.fromkeys(('huge chunks of small arrays', 'chunks that hold more than they tell'), 'without compression'),
 }

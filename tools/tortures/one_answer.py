@@ -58,12 +58,12 @@ def _draw_all_kinds(folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def compared(place: Path, pictures: Path) -> Iterator[str]:
-    """A line a picture."""
+def compared(place: Path, pictures: Path, *flags: str) -> Iterator[str]:
+    """A line a picture, of records built with these flags. Every call has a place of its own."""
     assert warm, 'it adds the toy network'
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         assert build.main([f'--train_directory={pictures}', f'--output_directory={place}/data', '--num_threads=1',
-                           '--validation_percent=0']) == 0
+                           '--validation_percent=0', *flags]) == 0
     data = records.open_records(place / 'data')
     run = toy_run.start_run(place / 'run', ('background', 'blue', 'green'), (0, 9, 9))
     toy_run.save_checkpoint(run, step=1)
@@ -77,7 +77,7 @@ def compared(place: Path, pictures: Path) -> Iterator[str]:
     assert spread > 100 * SAME, 'the network says the same of every picture, so that nothing is tested'
     for name, logits in in_eval.items():
         apart = max(np.abs(logits - other[name]).max() for other in (in_training, in_predict))
-        yield unless(apart < SAME, f'{os.fsdecode(name)}: logits {apart:.2g} apart')
+        yield unless(apart < SAME, f'{" ".join([os.fsdecode(name), *flags])}: logits {apart:.2g} apart')
 
 
 def _only_view(batch: dict) -> dict:

@@ -233,7 +233,10 @@ def _never_saved(data: Path, here: Path, limit: int) -> str:
 
 
 def stopped(place: Path, seed: int, count: int) -> Iterator[str]:
-    """SIGTERM and Ctrl-C at any moment of the training: saved within ten seconds, and it goes on from there."""
+    """SIGTERM and Ctrl-C at any moment of the training: saved within ten seconds, and it goes on from there.
+
+    What was said must be so: the checkpoint of the step that it stopped at is there.
+    """
     data, expected = _uninterrupted(place)
     rng = random.Random(seed)
     for number in range(count):
@@ -248,4 +251,11 @@ def stopped(place: Path, seed: int, count: int) -> Iterator[str]:
         if ended.result == 0:  # It was done before.
             continue
         when = f'stop {number} of seed {seed}'
-        yield unless(ended.result == code, f'{when}: {ended}') or _goes_on(data, here, expected, when)
+        yield (unless(ended.result == code, f'{when}: {ended}') or _stop_was_saved(here, when)
+               or _goes_on(data, here, expected, when))
+
+
+def _stop_was_saved(here: Path, when: str) -> str:
+    said, steps = (here / 'said').read_text(), runs.Run(here / 'run').steps()
+    found = re.search(r'stopped at step (\d+)', said)
+    return unless(found and int(found[1]) in steps, f'{when}: checkpoints {steps}, but said {said[-300:]}')
