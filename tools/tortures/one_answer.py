@@ -27,13 +27,18 @@ def everywhere(place: Path, seed: int, count: int) -> Iterator[str]:
             data = gate.read(corpus.path(entry))
             if gate.admit(data).width < 2000:
                 (folder / f'{len(list(folder.iterdir()))}.jpg').write_bytes(data)
-    yield from compared(place, folder.parent)
+    yield from _treated_in_two_ways(place, folder.parent)
 
 
 def of_all_kinds(place: Path) -> Iterator[str]:
     """One picture of each kind that is drawn here."""
     _draw_all_kinds(place / 'pictures' / 'blue')
-    yield from compared(place, place / 'pictures')
+    yield from _treated_in_two_ways(place, place / 'pictures')
+
+
+def _treated_in_two_ways(place: Path, pictures: Path) -> Iterator[str]:
+    yield from compared(place / 'whole', pictures)
+    yield from compared(place / 'shrunk', pictures, '--short_side=24')
 
 
 def _draw_all_kinds(folder: Path) -> None:
@@ -65,7 +70,7 @@ def compared(place: Path, pictures: Path, *flags: str) -> Iterator[str]:
         assert build.main([f'--train_directory={pictures}', f'--output_directory={place}/data', '--num_threads=1',
                            '--validation_percent=0', *flags]) == 0
     data = records.open_records(place / 'data')
-    run = toy_run.start_run(place / 'run', ('background', 'blue', 'green'), (0, 9, 9))
+    run = toy_run.start_run(place / 'run', ('background', 'blue', 'green'), (0, 9, 9), data.treatment)
     toy_run.save_checkpoint(run, step=1)
     logits_of = engines.function(run.load().model)
     in_eval = _by_name(inference.outputs(
