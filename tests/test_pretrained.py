@@ -329,6 +329,12 @@ def test_published_files_fit_to_the_last_tensor(model, file, typed):
 
 
 @needs_weights
+def test_every_published_file_is_read_compressed_or_not():
+    for file in WEIGHTS.glob('*.h5'):
+        assert weights.read(file).layers
+
+
+@needs_weights
 @needs_flowers
 @pytest.mark.slow
 def test_a_published_head_knows_a_daisy(tmp_path):
