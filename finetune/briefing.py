@@ -16,7 +16,7 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
     shown = ', '.join(map(printable, names[:8])) + (', …' if len(names) > 8 else '')
     trains = _count(state.model.trainable_variables)
-    helper = state.auxiliary and _count(state.auxiliary.head.trainable_variables)
+    extra = state.auxiliary and _count(state.auxiliary.head.trainable_variables)
     validated = data.splits['validation'].records if 'validation' in data.splits else 'none'
     rows = {
         'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate; '
@@ -27,8 +27,8 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
         'Start': start,
         'Trains': [f'{trains:,} of {state.model.count_params():,} weights (--freeze_backbone --trainable_from); '
                    f'batch norm: {recipe.batch_norm} (--batch_norm)',
-                   *([f'{helper:,} more in a new auxiliary head on {zoo.find(recipe.model).auxiliary}; its loss counts '
-                      f'{recipe.aux_weight:g} times (--aux_weight)'] if helper else [])],
+                   *([f'{extra:,} more in a new auxiliary head on {zoo.find(recipe.model).auxiliary}; its loss counts '
+                      f'{recipe.aux_weight:g} times (--aux_weight)'] if extra else [])],
         **_about_length(recipe, parts),
         'Features': _about_features(recipe, parts),
         'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
