@@ -70,6 +70,7 @@ def test_every_image_counts_once_with_a_partial_last_batch(run, data, num_gpus):
         'blue': 5, 'green': 4, 'red': 2}
 
 
+@pytest.mark.slow
 def test_two_towers_say_what_one_says_of_every_file(run, data):
     one, two = outputs(run, data, 1), outputs(run, data, 2)
     assert one.filenames == two.filenames and len(set(one.filenames)) == 11

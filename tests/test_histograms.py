@@ -51,6 +51,7 @@ def test_each_epoch_shows_how_weights_are_spread_and_what_share_of_each_relu_is_
     assert plugin == 'histograms' and buckets[:, 2].sum() == 8
 
 
+@pytest.mark.slow
 def test_to_look_changes_nothing(data, tmp_path):
     flags = ('--dropout=0.5', '--batch_norm=train')
     train_toy(data, tmp_path / 'unseen', *flags)

@@ -132,6 +132,7 @@ def test_a_table_that_a_spreadsheet_saved_in_its_own_way_is_named(data, tmp_path
     assert 'metrics.csv is not the table that this program wrote' in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_killed_copy_left_is_removed(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--max_steps=3')
     (tmp_path / 'run/.best-3.data.77.tmp').write_bytes(b'half')
