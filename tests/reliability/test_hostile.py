@@ -1,6 +1,6 @@
 """What --pretrained is given may mean harm: it is data here, never a program, and takes no more than it has: R14.
 
-Links out of a weight file, pickles and archives are in tests/test_pretrained.py too, with what is said of them.
+Links out of a weight file, pickles and archives are in tests/test_weights.py too, with what is said of them.
 """
 
 import pytest

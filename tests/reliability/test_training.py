@@ -1,6 +1,6 @@
 """Killed, stopped, out of disk, damaged: a training goes on to the same numbers, or says why not: R11 to R13, R15.
 
-Divergence (R15), signals and one resume to the last bit are in tests/test_train.py.
+Divergence (R15), signals and one resume to the last bit are in tests/test_going_on.py.
 """
 
 import pytest
