@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -39,7 +42,7 @@ def test_at_the_minimum_no_small_change_of_a_weight_lowers_the_loss():
     weights, loss = problem.solve(0.1)
 
     def loss_at(weights):
-        logits = (problem.rows.numpy() @ weights[:-1] + weights[-1]).astype(np.float64)
+        logits = (np.concatenate(problem.rows) @ weights[:-1] + weights[-1]).astype(np.float64)
         shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         return -np.log(shares[np.arange(60), problem.labels]).mean() + 0.05 * np.sum(weights[:-1] ** 2)
 
@@ -95,3 +98,22 @@ def test_smoothed_labels_keep_the_logits_apart_by_less():
     features, labels = blobs(300, spread=0.3)
     plain, smoothed = (regression.fit(features, labels, 4, 1, label_smoothing=s) for s in (0.0, 0.3))
     assert np.ptp(logits(smoothed, features)[:, 1:]) < np.ptp(logits(plain, features)[:, 1:])
+
+
+@pytest.mark.slow
+def test_solving_holds_the_features_in_memory_once():
+    growth = """
+import resource
+import numpy as np
+from finetune import regression
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+labels = 1 + np.arange(40_000) % 2
+features = np.random.default_rng(0).standard_normal((40_000, 1, 512), np.float32).astype(np.float16)
+features[:, 0, 0] += 10 * labels
+regression.fit(features[:100], labels[:100], 3, seed=1)
+before = peak()
+regression.fit(features, labels, 3, seed=1)
+print((peak() - before) / (4 * features.size))
+"""
+    told = subprocess.run([sys.executable, '-c', growth], capture_output=True, text=True, check=True, timeout=120)
+    assert float(told.stdout) < 1.5  # Once, and what the solver needs.
