@@ -46,8 +46,8 @@ def _count(variables) -> int:
 def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, list[str]]:
     """What is done with the pictures, and for how long."""
     if recipe.optimizer == 'regression':
-        return {'Optimizer': ['softmax regression: the best head, at once (--optimizer); weight decay is chosen on a '
-                              'held-out tenth of the training pictures']}
+        return {'Optimizer': ['softmax regression: the best head, at once (--optimizer); weight decay is chosen on '
+                              'held-out tenths of the training pictures']}
     return {
         'Optimizer': [f'{recipe.optimizer}, learning rate {recipe.initial_learning_rate:g}{_about_schedule(recipe)} '
                       '(--optimizer --initial_learning_rate --learning_rate_schedule)'],

@@ -31,6 +31,7 @@ class Journal:
         self._logits_of = engines.function(feed.network)
         self.summaries = Summaries(run.directory)
         self._zeros_of = histograms.zeros_behind_relus(feed.network) if shows_histograms else None
+        self._shown = None  # The pictures whose zeros are counted.
         self.table = MetricsFile(run.directory / 'metrics.csv')
         self.table.forget_after(int(state.step.numpy()))
         self._lap = self._saved = time.monotonic()
@@ -95,7 +96,7 @@ class Journal:
     def measure(self, step: int, loss) -> None:
         """Validates with the averaged weights, writes the figures down, and keeps the checkpoint if it is the best."""
         self._measured = True
-        epoch = round(step / self.recipe.max_steps * self.recipe.epochs)
+        epoch = self._epochs(step) if self.epoch_ends(step) else round(self._times_seen(step))
         row = {'step': step, 'epoch': epoch, 'loss': f'{self._finite(step, loss):.6g}'}
         if self.state.groups:
             row |= {'learning_rate': f'{self._learning_rate():.6g}',
@@ -111,7 +112,8 @@ class Journal:
         is_best = scores and (self._best is None or precision > self._best[0])
         with self._on_any_disk(step):
             self.table.append(row)  # Before the checkpoint: rows after the last one are dropped when a run goes on.
-        is_kept = self.recipe.keep_every_epochs and epoch % self.recipe.keep_every_epochs == 0
+        is_over = self.epoch_ends(step) or self._is_nearest_end(step, epoch)
+        is_kept = is_over and self.recipe.keep_every_epochs and epoch % self.recipe.keep_every_epochs == 0
         if is_best or is_kept or self.seconds_since_save() > SECONDS_BETWEEN_SAVES:
             self.save(step)
         with self._on_any_disk(step):
@@ -162,12 +164,14 @@ class Journal:
         self._draw(step, lambda summaries: summaries.scalars(step, values))
 
     def _draw_histograms(self, step: int) -> None:
-        """Of what trains, and of the first pictures that validate, or else those of the next step."""
-        pictures = next(iter(self.feed.validation or self.feed.training(step)))['image']
+        """Of what trains, and of the pictures that validate first, or else train first."""
+        if self._shown is None:
+            self._shown = next(iter(self.feed.validation or self.feed.training(0)))['image']
+        zeros = self._zeros_of(self._shown)
         variables = [*self.state.model.trainable_variables]
         if self.state.auxiliary:
             variables += self.state.auxiliary.head.trainable_variables
-        self._draw(step, lambda summaries: histograms.write(summaries, step, variables, self._zeros_of(pictures)))
+        self._draw(step, lambda summaries: histograms.write(summaries, step, variables, zeros))
 
     def _draw(self, step: int, write: Callable[[Summaries], None]) -> None:
         """What TensorBoard shows is not worth a training: where the disk is full it ends, which is told once."""
@@ -202,7 +206,15 @@ class Journal:
         return ' (best so far)' if best_step == step else f' (best: {precision:.4f} at step {best_step})'
 
     def _epochs(self, step: int) -> int:
-        return step * self.recipe.batch_size // self.feed.records
+        return int(self._times_seen(step))
+
+    def _times_seen(self, step: int) -> float:
+        """Every picture, on average; by a head that is solved for, at once."""
+        return step * self.recipe.batch_size / self.feed.records if self.state.groups else float(step)
+
+    def _is_nearest_end(self, step: int, epoch: int) -> bool:
+        """Whether no other step ends closer to the end of this epoch, as the last of a training may."""
+        return abs(self._times_seen(step) - epoch) * self.feed.records <= self.recipe.batch_size / 2
 
     def _learning_rate(self) -> float:
         """Of the head; not a number where it is solved for at once."""

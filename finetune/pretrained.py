@@ -102,11 +102,10 @@ def restore(model, source: Source, labels: Sequence[str], fine_tune: bool) -> Re
             missing.append(_mismatch(layer, arrays))
             continue
         layer.set_weights(arrays)
-        if hasattr(layer, 'finalize_state'):  # Normalization computes with a copy of its variables.
-            layer.finalize_state()
         restored.append(layer)
         if 'kernel' in layer.weights[0].name and not arrays[0].any():
             zeros.append(layer.name)
+    zoo.settle(model)
     _check_enough(source, restored, missing)
     head = 'new'
     if not fine_tune:
@@ -131,6 +130,7 @@ def _check_enough(source: Source, restored: list, missing: list[str]) -> None:
 
 
 def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[str]) -> str:
+    """Outputs that the source had switched off stay new: without a gradient they would be off for good."""
     kernel, bias = model.get_layer('head').get_layer('logits').weights
     stored = source.head or _head_in(source.weights, left_over, features=kernel.shape[0])
     if stored is None:
@@ -139,15 +139,17 @@ def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[
     stored_kernel, stored_bias = stored
     outputs = stored_bias.shape[0]
     same_labels = source.labels is None or tuple(source.labels) == tuple(labels)
-    if outputs == len(labels) - 1 and source.labels is None:  # Published heads have no background class.
-        stored_kernel = np.pad(stored_kernel, [(0, 0), (1, 0)])
-        stored_bias = np.concatenate([[zoo.NEVER], stored_bias])
-    elif outputs != len(labels) or not same_labels:
+    has_no_background = source.labels is None and outputs == len(labels) - 1  # As published heads.
+    if not has_no_background and (outputs != len(labels) or not same_labels):
         raise Error(f'the head in {printable(source.name)} has {outputs} outputs{_listed(source.labels)}; '
                     f'these records need {len(labels)}{_listed(labels)}. Add --fine_tune to keep the backbone '
                     'and start with a new head.')
-    kernel.assign(stored_kernel)
-    bias.assign(stored_bias)
+    on = np.flatnonzero(stored_bias > zoo.NEVER / 2)
+    new_kernel, new_bias = kernel.numpy(), bias.numpy()
+    new_kernel[:, on + has_no_background] = stored_kernel[:, on]
+    new_bias[on + has_no_background] = stored_bias[on]
+    kernel.assign(new_kernel)
+    bias.assign(new_bias)
     return f'restored, {outputs} outputs'
 
 

@@ -26,6 +26,7 @@ PLANS = {  # Measured to work without tuning; the README says on what.
     'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
     'new': {'rate': 0.02, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
 }
+USUAL_RATES = {'adam': 0.001, 'adadelta': 1.0}  # Of those whose steps are not in proportion to the gradient.
 
 
 def _plans(name: str) -> str:
@@ -102,7 +103,7 @@ class Recipe:
     rmsprop_decay: float = _option('optimizer', 0.9, 'decay of the mean square', least=0.0, most=1.0)
     momentum: float = _option('optimizer', 0.9, 'of rmsprop, momentum and nesterov', least=0.0, most=1.0)
     rmsprop_epsilon: float = _option(
-        'optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates', least=0.0)
+        'optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates', least=1e-10)
     label_smoothing: float = _option(
         'optimizer', 0.0, 'probability spread over the classes that occur', least=0.0, most=1.0)
     aux_weight: float = _option(
@@ -128,7 +129,9 @@ class Recipe:
     shift: float = _option(
         'data', None, 'most that a picture is moved, as a share of its side (default: by --distortion)', least=0.0,
         most=1.0)
-    seed: int = _option('data', 1, 'decides the order of the pictures, the distortions and the new weights', least=0)
+    seed: int = _option(
+        'data', 1, 'decides the order of the pictures, the distortions and the new weights', least=0,
+        most=2**31 - 1)
 
     max_steps: int = _option('length', None, 'steps until the end (default: by --epochs)', least=1, changeable=True)
     epochs: float = _option(
@@ -217,23 +220,28 @@ def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
 
 
 def _named(typed: dict) -> dict:
-    """What the named recipe says, but for the length where another was typed."""
-    values = catalogue.find(typed['recipe']).flags if typed.get('recipe') else {}
-    another_length = {'max_steps', 'epochs'} & typed.keys()
-    return {name: value for name, value in values.items() if not (another_length and name in ('max_steps', 'epochs'))}
+    """What the named recipe says, but for the length or the pieces of its schedule where others were typed."""
+    values = dict(catalogue.find(typed['recipe']).flags) if typed.get('recipe') else {}
+    if {'max_steps', 'epochs'} & typed.keys():
+        values.pop('max_steps', None)
+        values.pop('epochs', None)
+    if typed.get('learning_rate_schedule', 'piecewise') != 'piecewise':
+        values.pop('learning_rate_pieces', None)
+    return values
 
 
 def extend(recipe: Recipe, typed: dict, train_records: int) -> Recipe:
-    """The same recipe with another end, where one was typed."""
-    typed = {name: typed[name] for name in ('max_steps', 'epochs', 'patience', 'keep_every_epochs') if name in typed}
+    """The same recipe with another end, where another one was typed."""
+    typed = {name: typed[name] for name in CHANGEABLE if name in typed and typed[name] != getattr(recipe, name)}
     if typed and recipe.optimizer == 'regression':
         raise UsageError(f'--{next(iter(typed))}: the head of this run was solved at once (--optimizer=regression), '
                          'it has no later end. Use another --train_dir.')
-    if {'max_steps', 'epochs'} & typed.keys() and recipe.learning_rate_schedule == 'cosine':
+    another_length = {'max_steps', 'epochs'} & typed.keys()
+    if another_length and recipe.learning_rate_schedule == 'cosine':
         raise UsageError('the learning rate of this run falls to 0 at its end (--learning_rate_schedule=cosine), so it '
                          'has no other end. Use another --train_dir, with --pretrained to start from it.')
     recipe = dataclasses.replace(recipe, **typed)
-    return dataclasses.replace(recipe, **_length(recipe, typed, train_records)) if typed else recipe
+    return dataclasses.replace(recipe, **_length(recipe, typed, train_records)) if another_length else recipe
 
 
 def _network(typed: dict, source: Recipe | None) -> dict:
@@ -285,6 +293,10 @@ def _check(recipe: Recipe, typed: dict) -> None:
         raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone '
                          'too: give one of them.')
     _check_auxiliary(recipe)
+    if recipe.optimizer in USUAL_RATES and 'initial_learning_rate' not in typed:
+        usual = USUAL_RATES[recipe.optimizer]
+        raise UsageError(f'--optimizer={recipe.optimizer} needs a learning rate of its own; often '
+                         f'--initial_learning_rate={usual:g}, with --pretrained less.')
     if bool(recipe.pieces()) != (recipe.learning_rate_schedule == 'piecewise'):
         raise UsageError('--learning_rate_pieces and --learning_rate_schedule=piecewise need each other: give both, or '
                          'neither.')

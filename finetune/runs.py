@@ -17,7 +17,7 @@ from finetune import recipe as recipes
 from finetune.errors import Error, UsageError
 from finetune.lazy import tf
 from finetune.models import zoo
-from finetune.terminal import printable, warn
+from finetune.terminal import printable, some, warn
 
 KEPT = 3  # Newest checkpoints that stay; the best one stays beside them.
 
@@ -28,7 +28,7 @@ def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
     with (strategy or tf.distribute.get_strategy()).scope():
         model = zoo.build(
             recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout,
-            batch_norm_momentum=recipe.batch_norm_momentum,
+            batch_norm_trains=recipe.batch_norm == 'train', batch_norm_momentum=recipe.batch_norm_momentum,
             feature_layers=tuple(filter(None, recipe.feature_layers.split(','))), seed=recipe.seed)
     if recipe.freeze_backbone:
         model.get_layer('backbone').trainable = False
@@ -115,9 +115,16 @@ class Run:
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
-        """`records` is what the run remembers of its data: fingerprint, treatment, training pictures per class."""
+        """`records` is what the run remembers of its data: fingerprint, treatment, training pictures per class.
+
+        Raises Error where there are checkpoints of another run, which would pass for those of this one.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        there = sorted(path.stem for path in directory.glob('*-*.index'))
+        if there:
+            raise Error(f'{printable(directory)} has {some(there)} of another training, which cannot go on from there. '
+                        'Use another --train_dir.')
         names = ''.join(f'{label}\n' for label in labels[1:])
         logs.write_atomically(directory / 'labels.txt', names.encode())
         versions = {name: metadata.version(name) for name in ('tensorflow', 'keras', 'numpy')}
@@ -228,6 +235,7 @@ class Run:
         steps = self.steps()
         for step in reversed(steps):
             if self._read(state.all(), f'ckpt-{step}'):
+                zoo.settle(state.model)
                 return step
         if steps:
             raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read; '
@@ -247,6 +255,7 @@ class Run:
             if self._read(state.weights(averages=averaged), name):
                 if averaged:
                     state.averages.apply()
+                zoo.settle(model)
                 if not state.is_finite():
                     raise Error(f'{printable(self.directory / name)}: its weights are not finite numbers. '
                                 'Name another one with --checkpoint=STEP.')

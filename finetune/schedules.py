@@ -12,6 +12,3 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         risen = (keras.ops.cast(step, 'float32') + 1.0) / self.steps
         return keras.ops.minimum(risen, 1.0) * self.schedule(step)
-
-    def get_config(self) -> dict:
-        return {'schedule': self.schedule, 'steps': self.steps}

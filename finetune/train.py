@@ -88,11 +88,7 @@ def _work(run: Run, state: runs.State, data, parts: zoo.Parts | None, strategy, 
 def build_state(run: Run, train_records: int, strategy) -> runs.State:
     """Everything that training changes, new."""
     model = runs.build_model(run.recipe, len(run.labels), strategy)
-    zoo.switch_off(model.get_layer('head'), _unused(run))
-    state = state_of(model, run.recipe, train_records, strategy)
-    if state.auxiliary:
-        zoo.switch_off(state.auxiliary.head, _unused(run))
-    return state
+    return state_of(model, run.recipe, train_records, strategy)
 
 
 def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
@@ -120,9 +116,12 @@ def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> run
         return runs.State(model, groups, averages, auxiliary)
 
 
-def _unused(run: Run) -> list[int]:
-    """Labels without training pictures."""
-    return [label for label, count in enumerate(run.records['per_class']) if not count]
+def _switch_off_unused(run: Run, state: runs.State) -> None:
+    """The outputs of labels without training pictures, which are not to be the answer."""
+    unused = [label for label, count in enumerate(run.records['per_class']) if not count]
+    heads = [state.model.get_layer('head'), *([state.auxiliary.head] if state.auxiliary else [])]
+    for head in heads:
+        zoo.switch_off(head, unused)
 
 
 # The loop -------------------------------------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleN
         logits = state.model.get_layer('head').get_layer('logits')
         logits.kernel.assign(kernel)
         logits.bias.assign(bias)
-        zoo.switch_off(state.model.get_layer('head'), _unused(run))
+        _switch_off_unused(run, state)
         if state.averages:
             state.averages.start()
         state.step.assign(1)
@@ -193,7 +192,7 @@ def training_step(
     def gradients(images, labels):
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
-            answers = zoo.training_logits(network, images, recipe.batch_norm == 'train', state.auxiliary)
+            answers = zoo.training_logits(network, images, state.auxiliary)
             losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
                       for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
@@ -312,10 +311,12 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
 
 
 def _feed(recipe: recipes.Recipe, model, data, parts: zoo.Parts | None, flags: SimpleNamespace) -> Feed:
+    engine = engines.choose(flags.engine, recipe.mixed_precision)
     if parts is None:
+        if flags.engine:
+            warn(f'--engine={flags.engine} is not used: no outputs of frozen layers are kept')
         return feeds.of_pictures(model, recipe, data, flags.num_preprocess_threads)
     directory = Path(flags.feature_dir or Path(flags.data_dir, 'features'))
-    engine = engines.choose(flags.engine, recipe.mixed_precision)
     return feeds.of_features(parts, recipe, data, directory, engine, flags.num_preprocess_threads)
 
 
@@ -334,6 +335,7 @@ def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> lis
     lines = ['random weights']
     if source:
         lines = pretrained.restore(state.model, source, run.labels, run.recipe.fine_tune).lines()
+    _switch_off_unused(run, state)
     if state.averages:
         state.averages.start()
     return lines

@@ -26,6 +26,8 @@ def ctrl_c_works():
 
 
 @pytest.fixture(autouse=True)
-def toy_network(monkeypatch):
-    """`--model=toy`: a network that builds in milliseconds."""
+def toy_networks(monkeypatch):
+    """`--model=toy` and `--model=toy_normalizing`: networks that build in milliseconds."""
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE, auxiliary='first_bn'))
+    monkeypatch.setitem(
+        zoo.NETS, 'toy_normalizing', zoo.Net(toy_net.normalizing, 16, zoo.ZERO_TO_255, dropout=('backbone',)))

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from finetune import journal, runs
+from finetune import journal, optimize, runs
+from finetune import recipe as recipes
 from finetune.models import zoo
 from finetune.runs import Run
 from tests import toy_net, toy_records
@@ -98,6 +99,20 @@ def test_checkpoints_of_every_other_epoch_stay_for_good_when_asked(data, tmp_pat
         assert run.load(step).step == step
 
 
+@pytest.mark.parametrize(('epochs', 'rows', 'kept'), [
+    ('4', [(2, 1), (4, 2), (5, 3), (6, 4)], [4, 6]),
+    ('2.5', [(2, 1), (4, 2)], [4]),
+    ('0.4', [(1, 1)], []),
+])
+def test_an_epoch_ends_when_every_picture_was_seen_once_more(tmp_path, epochs, rows, kept):
+    """Also where a batch is most of an epoch: 100 pictures, 64 a step."""
+    data = toy_records.write(tmp_path / 'hundred', train=100)
+    train_toy(data, tmp_path / 'run', f'--epochs={epochs}', '--batch_size=64', '--keep_every_epochs=2')
+    with (tmp_path / 'run/metrics.csv').open() as table:
+        assert [(int(row['step']), int(row['epoch'])) for row in csv.DictReader(table)] == rows
+    assert sorted(int(path.stem.split('-')[1]) for path in (tmp_path / 'run').glob('kept-*.index')) == kept
+
+
 def test_the_best_is_the_best_of_what_could_be_saved(data, tmp_path, monkeypatch, capsys):
     scores, save = iter([0.3, 0.9, 0.5, 0.8, 0.1]), Run.save
     monkeypatch.setattr(journal.Journal, '_validate', lambda self: SimpleNamespace(
@@ -125,7 +140,7 @@ def test_a_second_training_is_refused_before_it_changes_anything(data, tmp_path)
         Run(tmp_path / 'run')._remove('ckpt', step)  # As if the first one had not come to its first checkpoint.
     before = {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()}
     with runs.lock(tmp_path / 'run'):
-        assert train_toy(data, tmp_path / 'run', '--max_steps=99', '--optimizer=adam', '--seed=9') == 1
+        assert train_toy(data, tmp_path / 'run', '--max_steps=99', '--optimizer=sgd', '--seed=9') == 1
     assert {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()} == before
 
 
@@ -138,6 +153,34 @@ def test_a_table_that_a_spreadsheet_saved_in_its_own_way_is_named(data, tmp_path
 
 
 @pytest.mark.slow
+def test_a_network_that_computes_with_copies_of_its_weights_is_the_same_when_it_is_read_again(data, tmp_path):
+    """Else EfficientNet answers, and goes on, as if its pictures had never been normalised."""
+    run = Run.create(tmp_path / 'run', recipes.plan({'model': 'toy_normalizing'}, None, 24), toy_records.LABELS, {})
+    model = runs.build_model(run.recipe, 4)
+    normalization = model.get_layer('backbone').get_layer('normalization')
+    normalization.set_weights([np.full(3, 120.0), np.full(3, 400.0), np.array(1)])
+    normalization.finalize_state()
+    run.save(runs.State(model, averages=optimize.Averages(model, 0.9)))
+    pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    expected = model(pictures)
+    np.testing.assert_allclose(run.load('last', averages=False).model(pictures), expected, rtol=1e-6)
+    again = runs.State(runs.build_model(run.recipe, 4), averages=optimize.Averages(model, 0.9))
+    assert run.resume(again) == 0
+    np.testing.assert_allclose(again.model(pictures), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['best', 'kept'])
+def test_a_training_does_not_begin_among_the_checkpoints_of_another(data, tmp_path, kind, capfd):
+    """The best of them would pass for its own."""
+    run = tmp_path / 'run'
+    assert train_toy(data, run, '--max_steps=3', '--keep_every_epochs=1') == 0
+    for path in run.iterdir():
+        if path.name.startswith(tuple({'ckpt-', 'best-', 'kept-'} - {f'{kind}-'})):
+            path.unlink()
+    assert train_toy(data, run, '--max_steps=3', '--seed=2') == 1
+    assert f'{kind}-3' in capfd.readouterr().err
+
+
 def test_what_a_killed_copy_left_is_removed(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--max_steps=3')
     (tmp_path / 'run/.best-3.data.77.tmp').write_bytes(b'half')

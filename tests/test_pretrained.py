@@ -13,7 +13,7 @@ from finetune.errors import Error
 from finetune.lazy import keras
 from finetune.models import zoo
 from finetune.runs import Run
-from tests import toy_net, toy_records
+from tests import toy_net, toy_records, toy_run
 from tests.shared import FLOWERS, WEIGHTS, needs_flowers, needs_weights
 
 OTHER_LABELS = ('background', 'cat', 'dog', 'fish', 'cow', 'hen')
@@ -82,6 +82,21 @@ def test_without_fine_tune_the_same_classes_keep_their_head(data, tmp_path):
             np.testing.assert_allclose(new, old, atol=1e-7)
 
 
+@pytest.mark.parametrize('then', ['background', 'none'])
+def test_an_output_is_on_where_there_are_pictures_whatever_it_was_in_the_run_before(tmp_path, then):
+    """An output that is off has no gradient, so it would never be the answer; one that is on could be."""
+    counts = {'background': [8, 8, 8, 8], 'none': [0, 8, 8, 8]}
+    for name, per_label in counts.items():
+        toy_run.write_records(tmp_path / name, train=per_label)
+    before = next(name for name in counts if name != then)
+    assert train_toy(tmp_path / before, tmp_path / 'first', '--model=toy', '--max_steps=1') == 0
+    assert restart(tmp_path / then, tmp_path / 'second', f'--pretrained={tmp_path}/first') == 0
+    (first_kernel, first_bias), (kernel, bias) = (weights_of(tmp_path / name, 'head') for name in ('first', 'second'))
+    assert (bias[0] == zoo.NEVER) == (then == 'none')
+    np.testing.assert_array_equal(bias[1:], first_bias[1:])
+    np.testing.assert_array_equal(kernel[:, 1:], first_kernel[:, 1:])
+
+
 def test_the_same_number_of_other_labels_is_not_the_same_head(other_run, tmp_path, capfd):
     renamed = toy_records.write(tmp_path / 'renamed', labels=('background', 'a', 'b', 'c', 'd', 'e'))
     assert restart(renamed, tmp_path / 'run', f'--pretrained={other_run}') == 1
@@ -135,7 +150,8 @@ def test_a_published_head_fills_the_classes_after_the_background(tmp_path, name)
     write_weights(filled_backbone(include_top=3), tmp_path / name)
     model, report = restored(tmp_path / name, fine_tune=False)
     kernel, bias = model.get_layer('head').get_weights()
-    assert (kernel[:, 1:] == 9).all() and bias[0] == zoo.NEVER and (bias[1:] == 10).all()
+    assert (kernel[:, 1:] == 9).all() and (bias[1:] == 10).all()
+    assert bias[0] == 0 and np.abs(kernel[:, 0]).max() < 0.1  # New.
     assert report.head == 'restored, 3 outputs'
     assert restored(tmp_path / name)[1].left_over == ['dense' if 'weights' in name else 'predictions']
 

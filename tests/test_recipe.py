@@ -49,6 +49,7 @@ def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
     ({'recipe': 'resnet_cifar10'}, 'Did you mean resnet56_cifar10'),
     ({'optimizer': 'regression', 'freeze_backbone': True, 'feature_cache': 'off'}, '--feature_cache=on'),
     ({'optimizer': 'regression', 'freeze_backbone': True, 'epochs': 3.0}, '--epochs has nothing to do'),
+    ({'optimizer': 'adam'}, '--initial_learning_rate=0.001'),
 ])
 def test_what_cannot_be_is_said_before_anything_is_built(typed, sentence):
     with pytest.raises(Error, match=sentence):
@@ -61,7 +62,7 @@ def test_what_cannot_be_is_said_before_anything_is_built(typed, sentence):
     ({'freeze_backbone': True, 'epochs': 100.0}, 'rmsprop'),
     ({'freeze_backbone': True, 'initial_learning_rate': 0.1}, 'rmsprop'),
     ({'freeze_backbone': True, 'feature_cache': 'off'}, 'rmsprop'),
-    ({'freeze_backbone': True, 'optimizer': 'adam'}, 'adam'),
+    ({'freeze_backbone': True, 'optimizer': 'adam', 'initial_learning_rate': 0.001}, 'adam'),
     ({'trainable_from': 'block_13'}, 'rmsprop'),
     ({}, 'rmsprop'),
 ])
@@ -81,6 +82,17 @@ def test_a_run_whose_learning_rate_falls_to_0_at_its_end_has_no_later_end():
     with pytest.raises(Error, match='Use another --train_dir'):
         recipe.extend(old, {'epochs': 4.0}, 320)
     assert recipe.extend(old, {'patience': 3}, 320).patience == 3
+    assert recipe.extend(old, {'epochs': 2.0}, 320) == old  # The same command again.
+
+
+def test_a_run_of_so_many_steps_has_as_many_on_other_records():
+    old = recipe.plan({'max_steps': 12}, None, 60)
+    assert recipe.extend(old, {'patience': 50}, 100).max_steps == 12
+
+
+def test_another_schedule_than_that_of_the_named_recipe_has_no_pieces():
+    planned = recipe.plan({'recipe': 'resnet56_cifar10', 'learning_rate_schedule': 'cosine'}, None, 320)
+    assert planned.learning_rate_pieces == ''
 
 
 def test_a_recipe_from_before_pictures_were_shifted_goes_on_without_shifting(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 
 from finetune import towers
 from finetune.errors import Error
-from finetune.lazy import tf
+from finetune.lazy import keras, tf
 from finetune.models import auxiliary, zoo
 
 # Parameters in millions with ImageNet's 1000-class head, as https://keras.io/api/applications publishes them.
@@ -63,8 +63,30 @@ def test_dropout_acts_in_training_only():
     model = zoo.build('toy', 3, image_size=16, dropout=0.9)
     pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(model(pictures, training=False), model(pictures, training=False))
-    (first,), (second,) = (zoo.training_logits(model, pictures, batch_norm_trains=False) for _ in range(2))
+    (first,), (second,) = (zoo.training_logits(model, pictures) for _ in range(2))
     assert np.abs(first - second).max() > 0
+
+
+@pytest.mark.parametrize('batch_norm_trains', [False, True])
+def test_dropout_inside_a_network_acts_whether_or_not_its_batch_norm_trains(batch_norm_trains):
+    zoo.start_afresh(seed=1)
+    model = zoo.build('toy_normalizing', 3, image_size=16, dropout=0.5, batch_norm_trains=batch_norm_trains)
+    pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    mean = model.get_layer('backbone').get_layer('last_bn').moving_mean
+    (first,), (second,) = (zoo.training_logits(model, pictures) for _ in range(2))
+    assert np.abs(first - second).max() > 0
+    assert bool(mean.numpy().any()) == batch_norm_trains
+
+
+def test_nothing_is_dropped_before_the_cut():
+    """Else it would train another network than from kept features, where what is frozen is computed once."""
+    zoo.start_afresh(seed=1)
+    model = zoo.build('toy_normalizing', 3, image_size=16, dropout=0.5)
+    zoo.freeze_before(model, 'last_dropout')
+    backbone = model.get_layer('backbone')
+    before = keras.Model(backbone.input, backbone.get_layer('last_bn').output)
+    pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(before(pictures, training=True), before(pictures, training=False))
 
 
 def test_dropout_drops_others_on_every_tower():
@@ -74,15 +96,16 @@ def test_dropout_drops_others_on_every_tower():
     with strategy.scope():
         model = zoo.build('toy', 3, image_size=16, dropout=0.5)
     pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
-    on_a_tower = tf.function(lambda: zoo.training_logits(model, pictures, batch_norm_trains=False)[0])
+    on_a_tower = tf.function(lambda: zoo.training_logits(model, pictures)[0])
     first, second = strategy.experimental_local_results(tf.function(lambda: strategy.run(on_a_tower))())
     assert np.abs(first - second).max() > 0
 
 
 @pytest.mark.parametrize(('cut', 'first'), [('last_conv', 'last_conv'), ('first', 'first_conv')])
-def test_freezing_names_what_still_trains(cut, first):
+def test_what_is_not_frozen_begins_with_the_layer_or_block_that_was_named(cut, first):
     model = zoo.build('toy', 3, image_size=16)
-    assert zoo.freeze_before(model, cut)[0] == first
+    zoo.freeze_before(model, cut)
+    assert model.get_layer('backbone').trainable_variables[0].path.split('/')[0] == first
 
 
 def test_the_auxiliary_head_has_the_layers_of_the_original():

@@ -21,3 +21,14 @@ def branching(include_top, weights, input_shape):
     right = keras.layers.Conv2D(4, 3, name='right')(first)
     joined = keras.layers.Add(name='sum')([left, right])
     return keras.Model(pixels, keras.layers.Conv2D(4, 3, name='last')(joined))
+
+
+def normalizing(include_top, weights, input_shape, dropout=0.0, seed=0):
+    """Its first layer computes with a copy of its weights, as EfficientNet's does; dropout after each convolution."""
+    pixels = keras.Input(input_shape)
+    x = keras.layers.Normalization(name='normalization')(pixels)
+    for name in ('first', 'last'):
+        x = keras.layers.Conv2D(8, 3, strides=2, activation='relu', name=f'{name}_conv')(x)
+        x = keras.layers.BatchNormalization(name=f'{name}_bn')(x)
+        x = keras.layers.Dropout(dropout, seed=seed, name=f'{name}_dropout')(x)
+    return keras.Model(pixels, x)

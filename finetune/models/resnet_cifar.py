@@ -6,7 +6,7 @@ layers = LazyModule('finetune.models.layers')
 
 
 def backbone(include_top: bool, weights, input_shape, depth: int, alpha: float = 1.0):
-    """[b, h, w, 3] -> [b, h/4, w/4, 64 * alpha]. `depth` is 20, 32, 44, 56, 110: 6n + 2."""
+    """[b, h, w, 3] -> [b, h/4, w/4, 64 * alpha]. `depth` is 6n + 2, as 20, 32, 56 and 110 are."""
     assert not include_top and weights is None
     assert depth % 6 == 2
     pixels = keras.Input(input_shape)

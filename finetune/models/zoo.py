@@ -169,6 +169,7 @@ def build(
     image_size: int,
     width: float = 1.0,
     dropout: float = 0.0,
+    batch_norm_trains: bool = True,
     batch_norm_momentum: float = 0.99,
     feature_layers: Sequence[str] = (),
     seed: int = 0,
@@ -176,7 +177,8 @@ def build(
     """A classifier with random weights: [b, image_size, image_size, 3] pixels in [0, 1] -> float32 logits [b, classes].
 
     Its sub-models `backbone` (pixels in the network's range -> feature map [b, h, w, c], or one of each of
-    `feature_layers`) and `head` (pooled features [b, c] -> logits) can be used alone.
+    `feature_layers`) and `head` (pooled features [b, c] -> logits) can be used alone. Unless `batch_norm_trains`, the
+    statistics of batch normalisation stay as they are in training too.
     """
     net = find(name)
     body = backbone(name, image_size, width, dropout=dropout, seed=seed)
@@ -185,6 +187,8 @@ def build(
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
+            if not batch_norm_trains:
+                _keep_as_evaluated(layer)
     images = keras.Input((image_size, image_size, 3), name='image')
     ranged = _pixel_range(net.pixels)(images)
     features = layers.AveragePooling(name='features')(body(ranged))
@@ -193,6 +197,16 @@ def build(
         if hasattr(layer, 'seed_generator'):
             layer.seed_generator.next = layers.apart_on_towers(layer.seed_generator.next)
     return keras.Model(images, head(features), name='classifier')
+
+
+def _keep_as_evaluated(layer) -> None:
+    """Whatever trains around it, the layer normalises and drops as in evaluation."""
+    call = layer.call
+
+    def call_as_evaluated(*args, **options):
+        return call(*args, **options | ({'training': False} if 'training' in options else {}))
+
+    layer.call = call_as_evaluated
 
 
 def _pixel_range(pixels: Pixels):
@@ -244,23 +258,29 @@ def with_auxiliary_head(model, name: str, batch_norm_momentum: float, seed: int)
     return Auxiliary(keras.Model(body.input, [body.output, block.output]), head)
 
 
-def training_logits(model, inputs, batch_norm_trains: bool, auxiliary: Auxiliary | None = None) -> list:
-    """The logits that a training step sees: with dropout, and with the statistics of the batch only if they train.
+def training_logits(model, inputs, auxiliary: Auxiliary | None = None) -> list:
+    """The logits that a training step sees: with dropout, and with the statistics of the batch where they train.
 
     Those of the head, then those of the auxiliary head. `model` is a classifier, or the part of one that trains (see
     `parts`). Layer by layer, because `training=True` at the call of a Keras 3 model overrules whatever its parts were
     built with.
     """
-    training = {'backbone': batch_norm_trains, 'head': True}
     outputs, more_logits = inputs, []
     for layer in model.layers[1:]:  # After the input.
-        modes = {'training': training[layer.name] and layer.trainable} if layer.name in training else {}
+        modes = {'training': layer.trainable} if layer.name in ('backbone', 'head') else {}
         if auxiliary and layer.name == 'backbone':
             outputs, block = auxiliary.backbone(outputs, **modes)
             more_logits = [auxiliary.head(block, training=True)]
         else:
             outputs = layer(outputs, **modes)
     return [outputs, *more_logits]
+
+
+def settle(model) -> None:
+    """To be called when weights were read into a model: some layers compute with copies of theirs."""
+    for layer in model.get_layer('backbone').layers:
+        if hasattr(layer, 'finalize_state'):  # Normalization, which EfficientNet begins with.
+            layer.finalize_state()
 
 
 def switch_off(head, classes: Sequence[int]) -> None:
@@ -328,13 +348,13 @@ def _maker(tensor):
     return tensor._keras_history.operation
 
 
-def freeze_before(model, cut: str) -> list[str]:
-    """Freezes the backbone below the layer or block `cut`; returns the names of its layers with weights that train."""
+def freeze_before(model, cut: str) -> None:
+    """Freezes the backbone below the layer or block `cut`."""
     backbone = model.get_layer('backbone')
     first = backbone.layers.index(_layers_named(backbone, cut, '--trainable_from')[0])
     for layer in backbone.layers[:first]:
         layer.trainable = False
-    return [layer.name for layer in backbone.layers[first:] if layer.weights]
+        _keep_as_evaluated(layer)
 
 
 def _layers_named(body, name: str, flag: str) -> list:
