@@ -79,6 +79,7 @@ GOOD = csv_lines(noise(3, 'mnist'), [1, 2, 3])
 @pytest.mark.parametrize(('bad', 'sentence'), [
     (GOOD[0].rpartition(',')[0], 'line 2 has 784 values'),
     (GOOD[0] + ',0', 'line 2 has 786 values'),
+    ('-' + GOOD[0], 'line 2 has label -1, expected 0 to 9'),
     (GOOD[0].rpartition(',')[0] + ',256', 'line 2 has a value'),
     (GOOD[0].rpartition(',')[0] + ',-1', 'line 2 has a value'),
     (GOOD[0].rpartition(',')[0] + ',0.5', 'line 2 has a value'),
@@ -90,6 +91,19 @@ def test_a_bad_row_is_an_error_with_file_and_line(tmp_path, capsys, bad, sentenc
     build_from('mnist_csv', tmp_path / 'train.csv', tmp_path / 'out', code=1)
     assert f'{tmp_path}/train.csv {sentence}' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('bad', ['-' + GOOD[0], GOOD[0][0] + '.0' + GOOD[0][1:]])
+def test_a_first_row_that_begins_with_a_number_is_a_picture_and_no_header(tmp_path, capsys, bad):
+    (tmp_path / 'train.csv').write_text('\n'.join([bad, *GOOD]))
+    build_from('mnist_csv', tmp_path / 'train.csv', tmp_path / 'out', code=1)
+    assert f'{tmp_path}/train.csv line 1 has' in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_costs_no_picture(tmp_path):
+    (tmp_path / 'train.csv').write_text('\n'.join(GOOD), encoding='utf-8-sig')
+    build_from('mnist_csv', tmp_path / 'train.csv', tmp_path / 'out', '--validation_percent=0')
+    assert records.open_records(tmp_path / 'out').split('train').records == 3
 
 
 def test_a_compressed_file_that_is_cut_short_is_an_error_and_no_smaller_dataset(tmp_path, capsys):
@@ -216,6 +230,7 @@ def test_photos_stay_the_jpegs_that_they_are(prepared, tmp_path):
 @pytest.mark.parametrize(('flags', 'code', 'sentence'), [
     (['--tfds=toy_dgits'], 1, 'it holds toy_digits, toy_photos'),
     (['--tfds=toy_digits', '--tfds_splits=train,validation'], 1, 'has no split validation; it has'),
+    (['--tfds=toy_digits', '--tfds_splits=train,test,extra'], 2, 'one or two splits'),
     (['--tfds=toy_digits', '--validation_percent=10'], 2, '--tfds_splits=train'),
     ([], 2, '--tfds is missing'),
 ])

@@ -1,5 +1,6 @@
 """MNIST as text: a line a picture, `label,pixel,…` of 28x28 grey pixels, .csv or .csv.gz, with or without a header."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def _rows(path: Path, classes: int) -> Iterator[Row]:
         with path.open('rb') as raw:
             lines = gzip.GzipFile(fileobj=raw) if raw.peek(len(GZIP)).startswith(GZIP) else raw
             for number, line in enumerate(lines, 1):
-                fields = line.split(b',')
+                fields = line.removeprefix(codecs.BOM_UTF8).split(b',')
                 if line.strip() and not (number == 1 and _is_header(fields)):
                     yield _row(fields, classes, number, f'{printable(path)} line {number}')
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -51,7 +52,12 @@ def _rows(path: Path, classes: int) -> Iterator[Row]:
 
 
 def _is_header(fields: Sequence[bytes]) -> bool:
-    return not fields[0].strip().isdigit()
+    """A bad label, such as -1 or 5.0, is still a number."""
+    try:
+        float(fields[0])
+    except ValueError:
+        return True
+    return False
 
 
 def _row(fields: Sequence[bytes], classes: int, number: int, place: str) -> Row:

@@ -27,6 +27,8 @@ def sources(name: str, directory: str, splits: Sequence[str] = ()) -> dict[str, 
     """
     builder = _builder(name, directory)
     found = list(builder.info.splits)
+    if len(splits) > 2:
+        raise UsageError(f'--tfds_splits={",".join(splits)}: expected one or two splits, TRAIN,VALIDATION')
     splits = list(splits) or ['train', *(split for split in HELD_OUT if split in found)][:2]
     for split in splits:
         if split not in found:
