@@ -100,7 +100,9 @@ class _Problem:
 
         def at(flat: np.ndarray) -> tuple[float, np.ndarray]:
             weights = tf.constant(flat.reshape(shape), tf.float32)
-            loss, gradient = _loss_and_gradient()(weights, self.rows, self.targets, shares, tf.constant(weight_decay))
+            with tf.device('CPU'):
+                loss, gradient = _loss_and_gradient()(
+                    weights, self.rows, self.targets, shares, tf.constant(weight_decay))
             return float(loss), gradient.numpy().ravel().astype(np.float64)
 
         found = minimize(
@@ -112,7 +114,8 @@ class _Problem:
         """(cross-entropy in nats, precision@1) of all views of these records."""
         places = (records[:, None] * self.views + np.arange(self.views)).ravel()
         labels = self.labels[records].repeat(self.views)
-        log_likely = tf.gather(_log_likely(self.rows, weights), places).numpy()
+        with tf.device('CPU'):
+            log_likely = tf.gather(_log_likely(self.rows, weights), places).numpy()
         loss = -log_likely[np.arange(len(labels)), labels].mean()
         return float(loss), float(np.mean(log_likely.argmax(axis=1) == labels))
 
