@@ -1,10 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
 from tests import toy
 from tools import benchmark
-from tools.benchmarks import commands, turns
+from tools.benchmarks import commands, place, turns
 from tools.benchmarks.place import Place
 
 
@@ -13,6 +14,18 @@ def test_a_ratio_is_that_of_turns_side_by_side_and_the_first_turn_does_not_count
     ours, theirs = iter([1000.0, 40.0, 20.0]), iter([1.0, 20.0, 10.0])
     found = turns.in_turn(lambda: next(ours), lambda: next(theirs), turns=2)
     assert found['ratio'] == {'mean': 2.0, 'std': 0.0} and found['ours']['mean'] == 30.0 and found['n'] == 2
+
+
+def test_the_spread_is_that_of_a_sample():
+    assert turns.spread(np.array([1.0, 3.0])) == {'mean': 2.0, 'std': 1.4142}
+    assert turns.spread(np.array([5.0]))['std'] == 0.0
+
+
+def test_other_photos_are_other_records(tmp_path):
+    """Else the figures of the photos before would pass for those of the ones that were named."""
+    first, second = (toy.class_folders(tmp_path / name, {'cat': 4, 'dog': 4}, first=first)
+                     for name, first in (('first', 0), ('second', 9)))
+    assert place._listed(first) == place._listed(first) != place._listed(second)
 
 
 def test_a_row_holds_every_figure_that_was_measured():

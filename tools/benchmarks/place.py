@@ -1,6 +1,7 @@
 """Where a benchmark finds its pictures and weights, where it may write, and the commands that it runs."""
 
 import dataclasses
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -28,13 +29,14 @@ class Place:
 
 
 def prepare(photos: Path | None, weights: Path | None, cifar: Path | None, scratch: Path) -> Place:
-    """Splits the photos and builds the records of what there is, unless an earlier benchmark did."""
-    split, built, small = scratch / 'photos', scratch / 'records', scratch / 'cifar'
+    """Splits the photos and builds the records of what there is, unless an earlier benchmark did of the same files."""
+    split, built = (scratch / f'{name}_{_listed(photos)}' for name in ('photos', 'records'))
+    small = scratch / f'cifar_{_listed(cifar)}'
     if cifar and not (small / records.MANIFEST).exists():
         printed_by('finetune', 'build', '--source=cifar10', f'--train_directory={cifar}',
                    f'--validation_directory={cifar}', f'--output_directory={small}')
     if photos and not split.exists():
-        unfinished = split.with_name('photos.tmp')
+        unfinished = split.with_name(f'{split.name}.tmp')
         shutil.rmtree(unfinished, ignore_errors=True)
         split_photos.split(photos, unfinished, validation=100)
         unfinished.rename(split)
@@ -42,6 +44,13 @@ def prepare(photos: Path | None, weights: Path | None, cifar: Path | None, scrat
         printed_by('finetune', 'build', f'--train_directory={split}/train',
                    f'--validation_directory={split}/validation', f'--output_directory={built}', '--train_shards=8')
     return Place(split, built, weights, scratch, small)
+
+
+def _listed(folder: Path | None) -> str:
+    """A hash of the names and sizes of all files."""
+    files = sorted(path for path in folder.rglob('*') if path.is_file()) if folder else []
+    listing = '\n'.join(f'{path.relative_to(folder)} {path.stat().st_size}' for path in files)
+    return hashlib.sha256(listing.encode(errors='surrogateescape')).hexdigest()[:8]
 
 
 def printed_by(module: str, *arguments: str) -> str:

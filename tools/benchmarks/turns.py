@@ -15,7 +15,8 @@ def in_turn(ours: Callable[[], float], theirs: Callable[[], float], turns: int) 
 
 
 def spread(values: np.ndarray) -> dict:
-    return {'mean': round(float(np.mean(values)), 4), 'std': round(float(np.std(values)), 4)}
+    std = np.std(values, ddof=1) if len(values) > 1 else 0.0  # Of all turns there could be, by those there were.
+    return {'mean': round(float(np.mean(values)), 4), 'std': round(float(std), 4)}
 
 
 def rate(work: Callable[[], int]) -> Callable[[], float]:
