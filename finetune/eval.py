@@ -55,10 +55,11 @@ def evaluate(flags: SimpleNamespace) -> None:
     required = _check_usage(flags)
     strategy = towers.strategy(flags.num_gpus)  # First: towers on CPUs must exist before TensorFlow starts.
     data = records.open_records(flags.data_dir)
+    data.split(flags.subset)  # Raises Error before anything is waited for.
     if flags.verify:
         records.verify(data)
     if not flags.run_once:
-        watch(flags, data, strategy)
+        watch(flags, strategy)
     run = Run(flags.checkpoint_dir)
     check_labels(run, data)
     loaded = _load_named(run, flags, strategy)
@@ -135,7 +136,9 @@ def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
     try:
         with Progress('Evaluating', count, 'pictures') as progress:
             outputs = inference.outputs(logits_of, pictures, strategy, progress.advance)
+        records.check_unchanged(data.directory, data.fingerprint)
     except tf.errors.OpError:
+        records.check_unchanged(data.directory, data.fingerprint)
         records.verify(data)  # If a shard is damaged, this names it.
         raise
     if len(outputs.labels) < count:
@@ -205,7 +208,7 @@ def check_labels(run: Run, data: Records) -> None:
 # Every new checkpoint -------------------------------------------------------------------------------------
 
 
-def watch(flags: SimpleNamespace, data: Records, strategy) -> NoReturn:
+def watch(flags: SimpleNamespace, strategy) -> NoReturn:
     """Evaluates every checkpoint that appears, oldest first, until Ctrl-C; passes over those that are gone."""
     last_step = -1
     say(f'Waiting for checkpoints in {printable(flags.checkpoint_dir)} until Ctrl-C (or --run_once).')
@@ -214,16 +217,18 @@ def watch(flags: SimpleNamespace, data: Records, strategy) -> NoReturn:
         for step in run.steps() if run else []:
             if step > last_step:
                 last_step = step
-                _evaluate_if_there(flags, run, step, data, strategy)
+                _evaluate_if_there(flags, run, step, strategy)
         time.sleep(flags.eval_interval_secs)
 
 
-def _evaluate_if_there(flags: SimpleNamespace, run: Run, step: int, data: Records, strategy) -> None:
+def _evaluate_if_there(flags: SimpleNamespace, run: Run, step: int, strategy) -> None:
+    data = records.open_records(flags.data_dir)  # Now: in the hours of watching they may have been built again.
     check_labels(run, data)
     try:
         loaded = run.load(step, flags.averages, strategy)
-    except Error:  # Training keeps only the newest few.
-        say(f'the checkpoint of step {step} is gone or damaged; going on with the next one')
+    except Error as error:
+        reason = error if step in run.steps() else 'training keeps only the newest few'
+        say(f'the checkpoint of step {step} is passed over: {reason}')
         return
     evaluate_checkpoint(flags, run, loaded, data, strategy)
 

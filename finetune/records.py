@@ -158,6 +158,16 @@ def open_records(directory) -> Records:
     return opened
 
 
+def check_unchanged(directory: Path, fingerprint: str) -> None:
+    """Raises Error where another build has replaced the records that had this fingerprint when they were opened.
+
+    It puts other shards under the same names, perhaps with the classes numbered anew.
+    """
+    if _read_manifest(directory)['fingerprint'] != fingerprint:
+        raise Error(f'the records in {printable(directory)} were built again while they were read, so that '
+                    'two sets were mixed. Start again.')
+
+
 def verify(records: Records) -> None:
     """Reads every shard and compares its sha256. Raises Error and names the first that differs."""
     for shard in itertools.chain(*(split.shards for split in records.splits.values())):

@@ -146,6 +146,8 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
             step += steps
             journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
+                if not feed.from_features:
+                    records.check_unchanged(Path(flags.data_dir), run.records['fingerprint'])
                 journal.measure(step, loss)
             if journal.seconds_since_save() > flags.save_interval_secs:
                 journal.save(step)

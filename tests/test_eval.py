@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, drawings, engines, eval, inference, metrics, results, runs, towers
+from finetune import batches, drawings, engines, eval, inference, metrics, records, results, runs, towers
 from finetune.lazy import tf
 from tests import toy_run
 
@@ -272,6 +273,35 @@ def test_watching_waits_for_a_run_that_has_not_begun(tmp_path, data, all_green, 
     assert 'at step=10.' in capsys.readouterr().out
 
 
+def test_records_that_are_built_again_while_they_are_read_give_no_figures(run, data, monkeypatch, capsys):
+    """Their classes may be numbered anew, so that every answer would be compared with another label."""
+    real = inference.outputs
+
+    def build_again_meanwhile(*args):
+        shutil.rmtree(data.directory)
+        toy_run.write_records(data.directory, train=[0, 5, 4, 2], validation=[0, 4, 5, 2])
+        return real(*args)
+
+    monkeypatch.setattr(inference, 'outputs', build_again_meanwhile)
+    assert evaluate(run, data) == 1
+    assert 'were built again while they were read' in capsys.readouterr().err
+
+
+def test_watching_sees_the_records_that_are_there_now(run, data, all_green, monkeypatch, capsys):
+    def build_again():
+        shutil.rmtree(data.directory)
+        toy_run.write_records(data.directory, train=[0, 5, 4, 3], validation=[0, 5, 4, 2])
+        toy_run.save_checkpoint(run, 2500)
+
+    watch(run, data, monkeypatch, build_again)
+    assert written(run)['data_fingerprint'] == records.open_records(data.directory).fingerprint != data.fingerprint
+
+
+def test_a_split_that_is_not_there_is_said_before_a_checkpoint_is_waited_for(run, data, capsys):
+    assert eval.main([f'--checkpoint_dir={run.directory}', f'--data_dir={data.directory}', '--subset=test']) == 1
+    assert not (run.directory / 'eval').exists() and 'test' in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_disappears_is_passed_over_while_watching(run, data, all_green, monkeypatch, capsys):
     toy_run.save_checkpoint(run, 2500)
     load = runs.Run.load
@@ -286,7 +316,7 @@ def test_a_checkpoint_that_disappears_is_passed_over_while_watching(run, data, a
     assert watch(run, data, monkeypatch) == 130
     out = capsys.readouterr()
     assert re.findall(r'at step=(\d+)\.', out.out) == ['2500']
-    assert 'the checkpoint of step 1999 is gone or damaged; going on with the next one' in out.err
+    assert 'the checkpoint of step 1999 is passed over: training keeps only the newest few' in out.err
 
 
 def test_a_checkpoint_that_disappears_is_replaced_by_its_successor_with_run_once(

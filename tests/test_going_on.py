@@ -181,6 +181,21 @@ def test_a_training_does_not_begin_among_the_checkpoints_of_another(data, tmp_pa
     assert f'{kind}-3' in capfd.readouterr().err
 
 
+def test_a_training_ends_when_its_records_are_built_again(data, tmp_path, monkeypatch, capfd):
+    """It would go on with other pictures under the numbers of the old classes."""
+    measure, new = journal.Journal.measure, toy_records.write(tmp_path / 'new', seed=7)
+
+    def build_again_after_an_epoch(self, step, loss):
+        measure(self, step, loss)
+        data.rename(tmp_path / 'old')
+        new.rename(data)
+
+    monkeypatch.setattr(journal.Journal, 'measure', build_again_after_an_epoch)
+    assert train_toy(data, tmp_path / 'run', '--epochs=4') == 1
+    assert 'were built again while they were read' in capfd.readouterr().err
+    assert Run(tmp_path / 'run').steps() == [3]
+
+
 def test_what_a_killed_copy_left_is_removed(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--max_steps=3')
     (tmp_path / 'run/.best-3.data.77.tmp').write_bytes(b'half')
