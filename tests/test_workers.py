@@ -1,6 +1,8 @@
 """Work spread over processes comes back in order, and trouble in a process is told."""
 
+import contextlib
 import os
+import signal
 import time
 
 import pytest
@@ -30,6 +32,25 @@ def large(number: int) -> bytes:
     return bytes([number]) * 3_000_000
 
 
+def many_fold(job: bytes) -> bytes:
+    return job * 10
+
+
+@contextlib.contextmanager
+def at_most(seconds: float):
+    """Ends what would wait for ever."""
+    def stop(number, frame):
+        raise TimeoutError(f'still waiting after {seconds} s')
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
 @pytest.mark.parametrize('processes', [1, 3])
 def test_results_come_in_the_order_of_the_jobs(processes):
     results = list(workers.ordered_map(slow_square, range(40), processes))
@@ -50,6 +71,14 @@ def test_large_jobs_and_results_do_not_wait_for_each_other():
     names = [bytes(4096 * 8)] * 40  # Eight of the longest paths a job can hold.
     assert list(workers.ordered_map(len, names, 2)) == [4096 * 8] * 40
     assert [len(result) for result in workers.ordered_map(large, range(30), 2)] == [3_000_000] * 30
+
+
+def test_pipes_too_small_for_the_jobs_in_flight_stop_nobody(monkeypatch):
+    """Linux gives a user 64 MiB of pipes: with 40 processes, most have pipes of 8 KiB."""
+    monkeypatch.setattr(workers, 'PIPE_BYTES', 4096)
+    jobs = [bytes([number]) * 100_000 for number in range(40)]
+    with at_most(seconds=20):
+        assert list(workers.ordered_map(many_fold, jobs, 2)) == [job * 10 for job in jobs]
 
 
 def test_a_fault_in_a_process_is_told_and_not_waited_for():
