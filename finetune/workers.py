@@ -39,7 +39,7 @@ def ordered_map(work: Callable, jobs: Iterable, processes: int, modules: Sequenc
         for (send_to, receive_from), job in zip(itertools.cycle(pipes), jobs, strict=False):
             if len(at_work) == IN_FLIGHT * processes:
                 yield _result(at_work.popleft())
-            send_to.send(job)
+            _send(send_to, job)
             at_work.append(receive_from)
         while at_work:
             yield _result(at_work.popleft())
@@ -112,12 +112,24 @@ def _answer(work: Callable, job) -> tuple:
         return None, f'{type(error).__name__}: {error}'
 
 
+def _send(send_to: Connection, job) -> None:
+    with _told_when_dead():
+        send_to.send(job)
+
+
 def _result(receive_from: Connection):
-    try:
+    with _told_when_dead():
         result, failure = receive_from.recv()
-    except EOFError:
-        raise Error('a worker process died; most likely the memory did not suffice. Try a smaller '
-                    '--num_threads.') from None
     if failure:
         raise RuntimeError(f'in a worker process: {failure}')
     return result
+
+
+@contextlib.contextmanager
+def _told_when_dead() -> Iterator[None]:
+    """A dead process reads no more (BrokenPipeError), writes no more (EOFError), or ended in the middle (OSError)."""
+    try:
+        yield
+    except (EOFError, OSError):
+        raise Error('a worker process died; most likely the memory did not suffice. Try a smaller '
+                    '--num_threads.') from None

@@ -28,6 +28,12 @@ def die_at_5(number: int) -> int:
     return number
 
 
+def die_while_answering_1(number: int) -> bytes:
+    if number == 1:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)  # Ends the process while it waits for a reader.
+    return large(number)
+
+
 def large(number: int) -> bytes:
     return bytes([number]) * 3_000_000
 
@@ -88,4 +94,21 @@ def test_a_fault_in_a_process_is_told_and_not_waited_for():
 
 def test_a_process_that_dies_is_told_and_not_waited_for():
     with pytest.raises(Error, match='a worker process died'):
-        list(workers.ordered_map(die_at_5, range(10), 2))
+        list(workers.ordered_map(die_at_5, range(1000), 2))
+
+
+def test_a_process_that_dies_is_told_when_the_next_job_goes_to_it():
+    """A broken pipe of ours would be taken for a reader, say `head`, that has seen enough of the output."""
+    results = workers.ordered_map(die_at_5, range(1000), 2)
+    assert next(results) == 0
+    time.sleep(0.2)  # It has died before it is given another job.
+    with pytest.raises(Error, match='a worker process died'):
+        list(results)
+
+
+def test_a_process_that_dies_while_it_answers_is_told():
+    results = workers.ordered_map(die_while_answering_1, range(1000), 2)
+    assert len(next(results)) == 3_000_000
+    time.sleep(0.3)
+    with pytest.raises(Error, match='a worker process died'):
+        list(results)
