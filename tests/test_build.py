@@ -1,6 +1,7 @@
 """finetune build, as a person meets it: commands, files, exit codes, and what is left after a failure."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -273,6 +274,30 @@ def test_files_that_no_build_wrote_are_not_replaced_unless_asked(pictures, outpu
     assert (output / 'thesis.txt').read_text() == 'years of work'
     run(pictures, output, '--overwrite')
     assert not (output / 'thesis.txt').exists()
+
+
+def test_a_mount_point_is_refused_before_any_work(pictures, output, monkeypatch, capsys):
+    """No rename can replace it, and a folder beside it lies on another disk."""
+    output.mkdir(parents=True)
+    monkeypatch.setattr(os.path, 'ismount', lambda path: Path(path) == output)
+    run(pictures, output, code=1)
+    told = capsys.readouterr().err
+    assert f'{output} is a mount point' in told and f'--output_directory={output}/records' in told
+    assert 'Building' not in told
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize('refuses', ['open', 'mkdir'])
+def test_a_parent_that_may_not_be_written_is_named(pictures, output, number, refuses, monkeypatch, capsys):
+    """Not a hidden file in it of which the user knows nothing. Root may write everywhere: the refusal is played."""
+    def refused(path, *arguments, **options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, refuses, refused)
+    run(pictures, output, code=1)
+    told = capsys.readouterr().err
+    assert f'{output.parent}: {os.strerror(number)}' in told and 'another --output_directory' in told
+    assert '.lock' not in told
 
 
 def build_until(event: str, pictures: Path, output: Path, *more: str) -> subprocess.Popen:
