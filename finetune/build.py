@@ -129,6 +129,9 @@ def _check_output(output: Path, options) -> None:
         if target == source or target in source.parents or source in target.parents:
             raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(directory)} '
                              'lie one in the other; choose another output directory')
+    if target in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f'--output_directory={printable(output)} is the folder that you are in, or one above it, and '
+                         'would be replaced under your feet; name another one, or cd to another folder first')
     if output.exists() and not output.is_dir():
         raise Error(f'--output_directory={printable(output)} is a file; name a directory.')
     if options.overwrite or not output.exists():

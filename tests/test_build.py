@@ -248,6 +248,17 @@ def test_a_command_that_cannot_be_meant_is_bad_usage(flags, expected, tmp_path, 
     assert list(tmp_path.iterdir()) == [tmp_path / 'D']
 
 
+@pytest.mark.parametrize('name', ['.', '..', '../../E'])
+def test_the_folder_that_the_user_is_in_is_not_replaced(pictures, tmp_path, name, monkeypatch, capsys):
+    """The shell would stay in a deleted folder, where no relative path leads anywhere."""
+    here = tmp_path / 'E' / 'records'
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    run(pictures, Path(name), '--overwrite', code=2)
+    assert 'cd to another folder' in capsys.readouterr().err
+    assert list(here.parent.iterdir()) == [here]
+
+
 # ---- old records, other people's files, failures ----
 
 
