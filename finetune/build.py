@@ -16,7 +16,9 @@ from finetune.errors import Error, Stopped, UsageError
 from finetune.sources import Skip
 from finetune.terminal import Progress, count, printable, say, warn
 
-BESIDE_SHARDS = {records.MANIFEST, records.LABELS, records.SKIPPED, 'features'}  # 'features' can be made again.
+BESIDE_SHARDS = {  # What is replaced with the shards: 'features' can be made again, the last ones nobody would miss.
+    records.MANIFEST, records.LABELS, records.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
+}
 SKIPS_SHOWN = 20
 
 FLAGS = command.Flags(

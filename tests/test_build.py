@@ -279,6 +279,9 @@ def test_damaged_records_can_be_built_again(pictures, output):
 
 def test_files_that_no_build_wrote_are_not_replaced_unless_asked(pictures, output, capsys):
     run(pictures, output)
+    for name in ('.DS_Store', 'Thumbs.db', 'desktop.ini'):  # Of the system; nobody would miss them.
+        (output / name).touch()
+    run(pictures, output)
     (output / 'thesis.txt').write_text('years of work')
     run(pictures, output, code=1)
     assert 'thesis.txt, which no build wrote' in capsys.readouterr().err
