@@ -76,6 +76,16 @@ def test_folders_that_tools_leave_behind_are_no_classes(tmp_path):
     assert sorted(skip.reason for skip in found.skipped) == ['hidden_folder'] + 3 * ['system_folder']
 
 
+@pytest.mark.parametrize('recursive', [False, True])
+def test_thumbnails_that_tools_leave_inside_classes_are_no_pictures_of_them(tmp_path, recursive):
+    """A Synology keeps one of every picture in @eaDir, at every depth."""
+    toy.class_folders(tmp_path, {'cat': 1, 'cat/@eaDir': 2, 'cat/old': 1, 'cat/old/@eaDir': 2, 'cat/.thumbnails': 2})
+    found = listing(tmp_path, recursive=recursive)
+    assert found.pictures == {b'cat': [b'0.jpg', b'old/0.jpg'] if recursive else [b'0.jpg']}
+    assert found.ignored == {'system_folder': 2 if recursive else 1, 'hidden_folder': 1}
+    assert [skip.reason for skip in found.skipped] == ([] if recursive else ['nested_folder'])
+
+
 def test_nested_folders_are_counted_unless_they_are_asked_for(tmp_path):
     toy.class_folders(tmp_path, {'cat': 1, 'cat/old/older': 3})
     skip, = listing(tmp_path).skipped

@@ -59,9 +59,10 @@ def list_pictures(
     except OSError as error:
         raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
     for entry in entries:
-        reason = _why_no_class(entry, follow_symlinks)
-        if reason:
-            listing.skipped.append(Skip(entry.path, *reason))
+        if _is_folder(entry) and (reason := _why_ignored(entry)):
+            listing.skipped.append(Skip(entry.path, reason, 'a folder that the system or a tool leaves behind'))
+        elif _is_folder(entry) and entry.is_symlink() and not follow_symlinks:
+            listing.skipped.append(Skip(entry.path, 'symlink', 'a symbolic link (--no_symlinks)'))
         elif _is_folder(entry):
             listing.pictures[entry.name] = []
             _walk(listing, entry.name, b'', recursive)
@@ -146,15 +147,12 @@ class FolderLoader:
 # ---- walking ----
 
 
-def _why_no_class(entry: os.DirEntry, follow_symlinks: bool) -> tuple[str, str] | None:
-    if not _is_folder(entry):
-        return None
+def _why_ignored(entry: os.DirEntry) -> str | None:
+    """The reason to pass over what nobody made as a class or a picture, at any depth."""
     if entry.name.startswith(b'.'):
-        return 'hidden_folder', 'a name with a leading dot is no class'
-    if entry.name in SYSTEM_FOLDERS:
-        return 'system_folder', 'a folder that the system or a tool leaves behind'
-    if entry.is_symlink() and not follow_symlinks:
-        return 'symlink', 'a symbolic link (--no_symlinks)'
+        return 'hidden_folder' if _is_folder(entry) else 'hidden_file'
+    if entry.name in SYSTEM_FOLDERS and _is_folder(entry):
+        return 'system_folder'
     return None
 
 
@@ -170,8 +168,8 @@ def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> Non
 
 
 def _list(listing: Listing, entry: os.DirEntry, folder: bytes, name: bytes, recursive: bool) -> None:
-    if entry.name.startswith(b'.'):
-        listing.ignored['hidden_file'] += 1
+    if reason := _why_ignored(entry):
+        listing.ignored[reason] += 1
     elif _is_folder(entry) and recursive and not entry.is_symlink():
         _walk(listing, folder, name, recursive)
     elif _is_folder(entry):
