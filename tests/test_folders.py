@@ -152,6 +152,15 @@ def test_a_directory_of_another_layout_is_answered_with_the_likely_flags(tmp_pat
             in error(tmp_path / 'D'))
 
 
+def test_a_file_that_will_be_rejected_for_its_size_asks_for_no_room(tmp_path):
+    """One file of a terabyte that is called .jpg stopped the build for want of room."""
+    toy.class_folders(tmp_path, {'cat': 3})
+    room = source(tmp_path).stored_bytes()
+    with (tmp_path / 'cat' / 'huge.jpg').open('wb') as file:
+        file.truncate(1 << 40)  # Sparse: it takes no room itself.
+    assert source(tmp_path).stored_bytes() == room > 0
+
+
 # ---- labels ----
 
 

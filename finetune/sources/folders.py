@@ -109,7 +109,8 @@ class ClassFolders:
             return 0
         step = -(-sum(self.per_label) // SIZES_ASKED) or 1
         sample = itertools.islice(self.images(seed=0), 0, None, step)
-        return step * sum(_size(self.path(image)) for image in sample if SUFFIXES[_suffix(image.filename)] == 'JPEG')
+        sizes = [_size(self.path(image)) for image in sample if SUFFIXES[_suffix(image.filename)] == 'JPEG']
+        return step * sum(size for size in sizes if size <= self.loader.limits.max_bytes)  # Larger ones are rejected.
 
     def remarks(self) -> Iterator[str]:
         found, known = self._listing.labels(), set(self._all_labels)
