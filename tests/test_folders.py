@@ -1,5 +1,6 @@
 """Class folders and labels files: which picture has which number."""
 
+import errno
 import os
 import unicodedata
 
@@ -150,6 +151,21 @@ def test_a_directory_of_another_layout_is_answered_with_the_likely_flags(tmp_pat
     toy.class_folders(tmp_path / 'D', {'train/cat': 1, 'train/dog': 1, 'validation/cat': 1})
     assert (f'Did you mean --train_directory={tmp_path}/D/train --validation_directory={tmp_path}/D/validation?'
             in error(tmp_path / 'D'))
+
+
+def test_class_folders_that_may_not_be_read_are_not_called_empty(tmp_path, monkeypatch):
+    """Root may read everything: the refusal is played."""
+    toy.class_folders(tmp_path, {'cat': 1, 'dog': 1})
+    scandir = os.scandir
+
+    def refused(path):
+        if path != os.fsencode(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refused)
+    told = error(tmp_path)
+    assert f'{tmp_path}/cat: Permission denied' in told and 'holds no pictures' not in told
 
 
 def test_a_file_that_will_be_rejected_for_its_size_asks_for_no_room(tmp_path):

@@ -159,7 +159,7 @@ def _why_ignored(entry: os.DirEntry) -> str | None:
 
 def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> None:
     """Adds the pictures of one folder; folders in it are read only when asked, and linked folders never."""
-    here = os.path.join(listing.directory, folder, below)
+    here = os.path.join(listing.directory, folder, below).rstrip(b'/')
     try:
         with os.scandir(here) as entries:
             for entry in entries:
@@ -217,6 +217,10 @@ def _check_layout(listing: Listing) -> None:
     if any(listing.pictures.values()):
         return
     shown = f'--{listing.flag}={printable(listing.directory)}'
+    for skip in listing.skipped:
+        if skip.reason == 'unreadable':
+            raise Error(f'{shown} has no picture that can be found: {printable(skip.path)}: {skip.detail}. Get the '
+                        'right to read the class folders.')
     if listing.stray:
         raise Error(f'{shown} holds {listing.stray} pictures but no class folders. {LAYOUT}')
     if any(skip.reason == 'nested_folder' for skip in listing.skipped):
