@@ -92,6 +92,41 @@ def test_a_class_of_validation_alone_is_an_error_that_names_it(pictures, output,
     assert not output.exists()
 
 
+NEARLY = [('caf\u00e9', 'cafe\u0301'), ('cafe\u0301', 'caf\u00e9'), ('Cat', 'cat'), ('STRASSE', 'stra\u00dfe')]
+
+
+@pytest.mark.parametrize(('listed', 'folder'), NEARLY)
+def test_a_folder_that_is_only_nearly_a_listed_class_is_an_error(tmp_path, output, listed, folder, capsys):
+    """A Mac writes an accent as a character of its own: the class had no picture, and nobody could see why."""
+    pictures = toy.class_folders(tmp_path / 'D', {folder: 2, 'dog': 2})
+    (tmp_path / 'labels.txt').write_text(f'{listed}\ndog\n', encoding='utf-8')
+    run(pictures, output, f'--labels_file={tmp_path}/labels.txt', code=1)
+    told = capsys.readouterr().err
+    assert ascii(folder) in told and ascii(listed) in told and f'{tmp_path}/labels.txt' in told and 'Rename' in told
+    assert not output.exists()
+
+
+@pytest.mark.parametrize('with_labels_file', [False, True])
+@pytest.mark.parametrize(('trained', 'validated'), NEARLY)
+def test_a_folder_of_validation_that_is_only_nearly_a_class_is_an_error(
+    tmp_path, output, trained, validated, with_labels_file, capsys
+):
+    pictures = toy.class_folders(tmp_path / 'D', {trained: 2, 'dog': 2})
+    validation = toy.class_folders(tmp_path / 'V', {validated: 2, 'dog': 2}, first=50)
+    (tmp_path / 'labels.txt').write_text(f'{trained}\ndog\n', encoding='utf-8')
+    more = [f'--labels_file={tmp_path}/labels.txt'] if with_labels_file else []
+    run(pictures, output, f'--validation_directory={validation}', *more, code=1)
+    told = capsys.readouterr().err
+    assert ascii(trained) in told and ascii(validated) in told and f'{validation}' in told and 'Rename' in told
+
+
+def test_classes_that_are_all_there_may_look_alike(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'Cat': 2, 'cat': 2})
+    (tmp_path / 'labels.txt').write_text('cat\n')
+    run(pictures, output, f'--labels_file={tmp_path}/labels.txt')
+    assert records.open_records(output).labels == ('background', 'cat')
+
+
 @pytest.mark.parametrize('processes', [3, 8])
 def test_the_same_pictures_give_the_same_bytes_whatever_the_number_of_processes(tmp_path, processes):
     pictures = toy.class_folders(tmp_path / 'D', {'cat': 60, 'dog': 50})
