@@ -16,7 +16,9 @@ from finetune.errors import Error, Stopped, UsageError
 from finetune.sources import Skip
 from finetune.terminal import Progress, count, printable, say, warn
 
-BESIDE_SHARDS = {records.MANIFEST, records.LABELS, records.SKIPPED, 'features'}  # 'features' can be made again.
+BESIDE_SHARDS = {  # What is replaced with the shards: 'features' can be made again, the last ones nobody would miss.
+    records.MANIFEST, records.LABELS, records.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
+}
 SKIPS_SHOWN = 20
 
 FLAGS = command.Flags(
@@ -129,6 +131,9 @@ def _check_output(output: Path, options) -> None:
         if target == source or target in source.parents or source in target.parents:
             raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(directory)} '
                              'lie one in the other; choose another output directory')
+    if target in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f'--output_directory={printable(output)} is the folder that you are in, or one above it, and '
+                         'would be replaced under your feet; name another one, or cd to another folder first')
     if output.exists() and not output.is_dir():
         raise Error(f'--output_directory={printable(output)} is a file; name a directory.')
     if options.overwrite or not output.exists():

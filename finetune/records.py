@@ -197,7 +197,7 @@ def _read_manifest(directory: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
         version = content['schema_version']
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         raise Error(f'{printable(path)} cannot be read: it is damaged, or another program wrote it. '
                     f'{BUILD_AGAIN}') from None
     if version != SCHEMA_VERSION:

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from finetune.errors import Error
 from finetune.terminal import printable
@@ -24,7 +25,8 @@ def replacing(target: Path) -> Iterator[Path]:
     wants the same target is refused. A kill at any moment leaves the old directory or the new one, whole.
     """
     target = Path(os.path.realpath(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.ismount(target):
+        raise _mounted(target)
     private, old = (target.with_name(f'.{target.name}.{role}') for role in ('partial', 'old'))
     with _lock(target):
         _clear(target, private, old)
@@ -52,7 +54,7 @@ def _lock(target: Path) -> Iterator[None]:
     """The lock goes with the process that holds it, however that ends; the file is only its name."""
     path = target.with_name(f'.{target.name}.lock')
     while True:
-        file = path.open('a+')
+        file = _opened(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,6 +73,18 @@ def _lock(target: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
+
+
+def _opened(lock: Path) -> TextIO:
+    """The first thing that is written beside the target, whose parents are made where they are missing."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open('a+')
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise Error(f'{printable(lock.parent)}: {error.strerror}; records are made in this folder, beside those that '
+                    'they replace. Choose another --output_directory, or get the right to write there.') from None
 
 
 def _put_in_place(private: Path, target: Path, old: Path) -> None:
@@ -92,7 +106,14 @@ def _exchange(one: Path, other: Path) -> bool:
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
+    if number == errno.EBUSY:  # A folder bound from the same disk, which looks like any other until now.
+        raise _mounted(other)
     raise OSError(number, os.strerror(number), str(other))
+
+
+def _mounted(target: Path) -> Error:
+    return Error(f'{printable(target)} is a mount point, which cannot be exchanged for new records; name a folder '
+                 f'in it: --output_directory={printable(target / "records")}')
 
 
 def _clear(target: Path, private: Path, old: Path) -> None:

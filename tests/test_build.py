@@ -1,6 +1,7 @@
 """finetune build, as a person meets it: commands, files, exit codes, and what is left after a failure."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -89,6 +90,41 @@ def test_a_class_of_validation_alone_is_an_error_that_names_it(pictures, output,
     run(pictures, output, f'--validation_directory={tmp_path}/D/validation', code=1)
     assert 'class emu has no folder in' in capsys.readouterr().err
     assert not output.exists()
+
+
+NEARLY = [('caf\u00e9', 'cafe\u0301'), ('cafe\u0301', 'caf\u00e9'), ('Cat', 'cat'), ('STRASSE', 'stra\u00dfe')]
+
+
+@pytest.mark.parametrize(('listed', 'folder'), NEARLY)
+def test_a_folder_that_is_only_nearly_a_listed_class_is_an_error(tmp_path, output, listed, folder, capsys):
+    """A Mac writes an accent as a character of its own: the class had no picture, and nobody could see why."""
+    pictures = toy.class_folders(tmp_path / 'D', {folder: 2, 'dog': 2})
+    (tmp_path / 'labels.txt').write_text(f'{listed}\ndog\n', encoding='utf-8')
+    run(pictures, output, f'--labels_file={tmp_path}/labels.txt', code=1)
+    told = capsys.readouterr().err
+    assert ascii(folder) in told and ascii(listed) in told and f'{tmp_path}/labels.txt' in told and 'Rename' in told
+    assert not output.exists()
+
+
+@pytest.mark.parametrize('with_labels_file', [False, True])
+@pytest.mark.parametrize(('trained', 'validated'), NEARLY)
+def test_a_folder_of_validation_that_is_only_nearly_a_class_is_an_error(
+    tmp_path, output, trained, validated, with_labels_file, capsys
+):
+    pictures = toy.class_folders(tmp_path / 'D', {trained: 2, 'dog': 2})
+    validation = toy.class_folders(tmp_path / 'V', {validated: 2, 'dog': 2}, first=50)
+    (tmp_path / 'labels.txt').write_text(f'{trained}\ndog\n', encoding='utf-8')
+    more = [f'--labels_file={tmp_path}/labels.txt'] if with_labels_file else []
+    run(pictures, output, f'--validation_directory={validation}', *more, code=1)
+    told = capsys.readouterr().err
+    assert ascii(trained) in told and ascii(validated) in told and f'{validation}' in told and 'Rename' in told
+
+
+def test_classes_that_are_all_there_may_look_alike(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'Cat': 2, 'cat': 2})
+    (tmp_path / 'labels.txt').write_text('cat\n')
+    run(pictures, output, f'--labels_file={tmp_path}/labels.txt')
+    assert records.open_records(output).labels == ('background', 'cat')
 
 
 @pytest.mark.parametrize('processes', [3, 8])
@@ -247,6 +283,17 @@ def test_a_command_that_cannot_be_meant_is_bad_usage(flags, expected, tmp_path, 
     assert list(tmp_path.iterdir()) == [tmp_path / 'D']
 
 
+@pytest.mark.parametrize('name', ['.', '..', '../../E'])
+def test_the_folder_that_the_user_is_in_is_not_replaced(pictures, tmp_path, name, monkeypatch, capsys):
+    """The shell would stay in a deleted folder, where no relative path leads anywhere."""
+    here = tmp_path / 'E' / 'records'
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    run(pictures, Path(name), '--overwrite', code=2)
+    assert 'cd to another folder' in capsys.readouterr().err
+    assert list(here.parent.iterdir()) == [here]
+
+
 # ---- old records, other people's files, failures ----
 
 
@@ -267,12 +314,39 @@ def test_damaged_records_can_be_built_again(pictures, output):
 
 def test_files_that_no_build_wrote_are_not_replaced_unless_asked(pictures, output, capsys):
     run(pictures, output)
+    for name in ('.DS_Store', 'Thumbs.db', 'desktop.ini'):  # Of the system; nobody would miss them.
+        (output / name).touch()
+    run(pictures, output)
     (output / 'thesis.txt').write_text('years of work')
     run(pictures, output, code=1)
     assert 'thesis.txt, which no build wrote' in capsys.readouterr().err
     assert (output / 'thesis.txt').read_text() == 'years of work'
     run(pictures, output, '--overwrite')
     assert not (output / 'thesis.txt').exists()
+
+
+def test_a_mount_point_is_refused_before_any_work(pictures, output, monkeypatch, capsys):
+    """No rename can replace it, and a folder beside it lies on another disk."""
+    output.mkdir(parents=True)
+    monkeypatch.setattr(os.path, 'ismount', lambda path: Path(path) == output)
+    run(pictures, output, code=1)
+    told = capsys.readouterr().err
+    assert f'{output} is a mount point' in told and f'--output_directory={output}/records' in told
+    assert 'Building' not in told
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize('refuses', ['open', 'mkdir'])
+def test_a_parent_that_may_not_be_written_is_named(pictures, output, number, refuses, monkeypatch, capsys):
+    """Not a hidden file in it of which the user knows nothing. Root may write everywhere: the refusal is played."""
+    def refused(path, *arguments, **options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, refuses, refused)
+    run(pictures, output, code=1)
+    told = capsys.readouterr().err
+    assert f'{output.parent}: {os.strerror(number)}' in told and 'another --output_directory' in told
+    assert '.lock' not in told
 
 
 def build_until(event: str, pictures: Path, output: Path, *more: str) -> subprocess.Popen:

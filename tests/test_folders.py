@@ -1,5 +1,6 @@
 """Class folders and labels files: which picture has which number."""
 
+import errno
 import os
 import unicodedata
 
@@ -69,11 +70,23 @@ def test_every_suffix_that_pictures_have_is_read_in_any_case(tmp_path):
     assert listing(tmp_path).pictures == {b'cat': [name.encode() for name in names]}
 
 
-def test_folders_that_tools_leave_behind_are_no_classes(tmp_path):
+def test_folders_that_tools_leave_behind_are_no_classes_and_no_pictures_lost(tmp_path):
+    """Nobody made them as classes: they are no reason to warn, nor for --strict to fail."""
     toy.class_folders(tmp_path, {'cat': 1, '__MACOSX': 1, '@eaDir': 1, '.ipynb_checkpoints': 1, 'lost+found': 1})
     found = listing(tmp_path)
     assert list(found.pictures) == [b'cat']
-    assert sorted(skip.reason for skip in found.skipped) == ['hidden_folder'] + 3 * ['system_folder']
+    assert not found.skipped
+    assert found.ignored == {'hidden_folder': 1, 'system_folder': 3}
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+def test_thumbnails_that_tools_leave_inside_classes_are_no_pictures_of_them(tmp_path, recursive):
+    """A Synology keeps one of every picture in @eaDir, at every depth."""
+    toy.class_folders(tmp_path, {'cat': 1, 'cat/@eaDir': 2, 'cat/old': 1, 'cat/old/@eaDir': 2, 'cat/.thumbnails': 2})
+    found = listing(tmp_path, recursive=recursive)
+    assert found.pictures == {b'cat': [b'0.jpg', b'old/0.jpg'] if recursive else [b'0.jpg']}
+    assert found.ignored == {'system_folder': 2 if recursive else 1, 'hidden_folder': 1}
+    assert [skip.reason for skip in found.skipped] == ([] if recursive else ['nested_folder'])
 
 
 def test_nested_folders_are_counted_unless_they_are_asked_for(tmp_path):
@@ -140,6 +153,30 @@ def test_a_directory_of_another_layout_is_answered_with_the_likely_flags(tmp_pat
     toy.class_folders(tmp_path / 'D', {'train/cat': 1, 'train/dog': 1, 'validation/cat': 1})
     assert (f'Did you mean --train_directory={tmp_path}/D/train --validation_directory={tmp_path}/D/validation?'
             in error(tmp_path / 'D'))
+
+
+def test_class_folders_that_may_not_be_read_are_not_called_empty(tmp_path, monkeypatch):
+    """Root may read everything: the refusal is played."""
+    toy.class_folders(tmp_path, {'cat': 1, 'dog': 1})
+    scandir = os.scandir
+
+    def refused(path):
+        if path != os.fsencode(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refused)
+    told = error(tmp_path)
+    assert f'{tmp_path}/cat: Permission denied' in told and 'holds no pictures' not in told
+
+
+def test_a_file_that_will_be_rejected_for_its_size_asks_for_no_room(tmp_path):
+    """One file of a terabyte that is called .jpg stopped the build for want of room."""
+    toy.class_folders(tmp_path, {'cat': 3})
+    room = source(tmp_path).stored_bytes()
+    with (tmp_path / 'cat' / 'huge.jpg').open('wb') as file:
+        file.truncate(1 << 40)  # Sparse: it takes no room itself.
+    assert source(tmp_path).stored_bytes() == room > 0
 
 
 # ---- labels ----

@@ -182,6 +182,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, change, expecte
 
 def test_a_manifest_of_noise_is_refused(tmp_path):
     directory = write_records(tmp_path / 'r')
-    for content in (b'', b'[]', b'{}', b'\xff\xfe', b'{"schema_version": 1}', b'{"schema_version": 1, "splits": []}'):
+    noise = (b'', b'[]', b'{}', b'\xff\xfe', b'{"schema_version": 1}', b'{"schema_version": 1, "splits": []}',
+             b'[' * 200_000)
+    for content in noise:
         (directory / records.MANIFEST).write_bytes(content)
         assert 'dataset.json' in error(directory)

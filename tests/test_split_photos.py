@@ -28,4 +28,11 @@ def test_a_class_that_would_have_nothing_to_train_on_is_named(tmp_path):
     (photos / 'cat/.DS_Store').write_bytes(b'')
     with pytest.raises(SystemExit, match='dog has 3 pictures'):
         split_photos.split(photos, tmp_path / 'split', 3)
+    assert not (tmp_path / 'split').exists()  # Or the mended command would be refused: it is there already.
+    split_photos.split(photos, tmp_path / 'split', 2)
     assert '.DS_Store' not in ' '.join(names(tmp_path / 'split/train'))
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    photos = toy.class_folders(tmp_path / 'photos', {'cat': 9, '.git': 1})
+    assert split_photos.split(photos, tmp_path / 'split', 3) == {'train': 6, 'validation': 3}

@@ -8,6 +8,7 @@ pictures, so that figures of two machines are about the same ones.
 
 import argparse
 import hashlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -29,18 +30,23 @@ def main():
 def split(photos: Path, output: Path, validation: int) -> dict[str, int]:
     """Links every picture of every class folder into one of the two splits; returns how many each got."""
     counts = {'train': 0, 'validation': 0}
-    for folder in sorted(path for path in photos.iterdir() if path.is_dir()):
-        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.')]
+    folders = sorted(path for path in photos.iterdir() if path.is_dir() and not path.name.startswith('.'))
+    classes = [_by_content(folder) for folder in folders]
+    for folder, files in zip(folders, classes, strict=True):  # All before the first link: no half of a split is left.
         if len(files) <= validation:
             sys.exit(f'{folder} has {len(files)} pictures: none would be left to train on. Lower --validation.')
-        by_content = sorted(files, key=lambda path: hashlib.sha256(path.read_bytes()).digest())
-        for place, path in enumerate(by_content):
-            name = 'validation' if place < validation else 'train'
-            link = output / name / folder.name / path.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
-            counts[name] += 1
+    for place, path in itertools.chain(*map(enumerate, classes)):
+        name = 'validation' if place < validation else 'train'
+        link = output / name / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
+        counts[name] += 1
     return counts
+
+
+def _by_content(folder: Path) -> list[Path]:
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.')]
+    return sorted(files, key=lambda path: hashlib.sha256(path.read_bytes()).digest())
 
 
 if __name__ == '__main__':

@@ -59,9 +59,10 @@ def list_pictures(
     except OSError as error:
         raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
     for entry in entries:
-        reason = _why_no_class(entry, follow_symlinks)
-        if reason:
-            listing.skipped.append(Skip(entry.path, *reason))
+        if _is_folder(entry) and (reason := _why_ignored(entry)):
+            listing.ignored[reason] += 1
+        elif _is_folder(entry) and entry.is_symlink() and not follow_symlinks:
+            listing.skipped.append(Skip(entry.path, 'symlink', 'a symbolic link (--no_symlinks)'))
         elif _is_folder(entry):
             listing.pictures[entry.name] = []
             _walk(listing, entry.name, b'', recursive)
@@ -108,7 +109,8 @@ class ClassFolders:
             return 0
         step = -(-sum(self.per_label) // SIZES_ASKED) or 1
         sample = itertools.islice(self.images(seed=0), 0, None, step)
-        return step * sum(_size(self.path(image)) for image in sample if SUFFIXES[_suffix(image.filename)] == 'JPEG')
+        sizes = [_size(self.path(image)) for image in sample if SUFFIXES[_suffix(image.filename)] == 'JPEG']
+        return step * sum(size for size in sizes if size <= self.loader.limits.max_bytes)  # Larger ones are rejected.
 
     def remarks(self) -> Iterator[str]:
         found, known = self._listing.labels(), set(self._all_labels)
@@ -146,21 +148,18 @@ class FolderLoader:
 # ---- walking ----
 
 
-def _why_no_class(entry: os.DirEntry, follow_symlinks: bool) -> tuple[str, str] | None:
-    if not _is_folder(entry):
-        return None
+def _why_ignored(entry: os.DirEntry) -> str | None:
+    """The reason to pass over what nobody made as a class or a picture, at any depth."""
     if entry.name.startswith(b'.'):
-        return 'hidden_folder', 'a name with a leading dot is no class'
-    if entry.name in SYSTEM_FOLDERS:
-        return 'system_folder', 'a folder that the system or a tool leaves behind'
-    if entry.is_symlink() and not follow_symlinks:
-        return 'symlink', 'a symbolic link (--no_symlinks)'
+        return 'hidden_folder' if _is_folder(entry) else 'hidden_file'
+    if entry.name in SYSTEM_FOLDERS and _is_folder(entry):
+        return 'system_folder'
     return None
 
 
 def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> None:
     """Adds the pictures of one folder; folders in it are read only when asked, and linked folders never."""
-    here = os.path.join(listing.directory, folder, below)
+    here = os.path.join(listing.directory, folder, below).rstrip(b'/')
     try:
         with os.scandir(here) as entries:
             for entry in entries:
@@ -170,8 +169,8 @@ def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> Non
 
 
 def _list(listing: Listing, entry: os.DirEntry, folder: bytes, name: bytes, recursive: bool) -> None:
-    if entry.name.startswith(b'.'):
-        listing.ignored['hidden_file'] += 1
+    if reason := _why_ignored(entry):
+        listing.ignored[reason] += 1
     elif _is_folder(entry) and recursive and not entry.is_symlink():
         _walk(listing, folder, name, recursive)
     elif _is_folder(entry):
@@ -218,6 +217,10 @@ def _check_layout(listing: Listing) -> None:
     if any(listing.pictures.values()):
         return
     shown = f'--{listing.flag}={printable(listing.directory)}'
+    for skip in listing.skipped:
+        if skip.reason == 'unreadable':
+            raise Error(f'{shown} has no picture that can be found: {printable(skip.path)}: {skip.detail}. Get the '
+                        'right to read the class folders.')
     if listing.stray:
         raise Error(f'{shown} holds {listing.stray} pictures but no class folders. {LAYOUT}')
     if any(skip.reason == 'nested_folder' for skip in listing.skipped):
