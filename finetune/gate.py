@@ -201,6 +201,8 @@ def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
     _check_size((parsed.width, parsed.height), limits)
     png.check_data(parsed)
     image = _open(parsed.critical, 'PNG')
+    if image.size != (parsed.width, parsed.height):  # Room would be made for a size that was not judged.
+        raise Reject('corrupt', f'a PNG of {parsed.width}x{parsed.height} that decodes to another size')
     _load(image)
     notes = ['first_frame'] * parsed.animated + ['scaled_to_8_bit'] * (parsed.depth == 16)
     if image.mode.startswith('I'):  # 16-bit grey, low byte first; Pillow's own conversion clips it to white.

@@ -1,6 +1,7 @@
 """What a good picture is, file by file."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import random
@@ -278,6 +279,19 @@ def test_a_34_byte_webp_that_decodes_to_gigabytes_is_rejected():
     bits = (16_383 - 1) | (16_383 - 1) << 14
     body = b'VP8L' + struct.pack('<I', 5) + b'\x2f' + struct.pack('<I', bits) + b'\0'
     assert reason(b'RIFF' + struct.pack('<I', len(body) + 4) + b'WEBP' + body) == 'too_many_pixels'
+
+
+def test_a_png_with_two_headers_does_not_hide_its_size_behind_the_first():
+    """The first claims 1 x 1 pixels and is judged; decoders make room for what the second claims."""
+    data = png(Image.new('L', (100, 100)))
+    small = chunk(b'IHDR', struct.pack('>II', 1, 1) + data[24:29])
+    assert reason(data[:8] + small + data[8:], limits=gate.Limits(max_pixels=100)) == 'corrupt'
+
+
+def test_a_png_is_not_decoded_where_the_decoder_reads_another_size_than_was_judged(monkeypatch):
+    judged = dataclasses.replace(gate.png.parse(png()), width=24)
+    monkeypatch.setattr(gate.png, 'parse', lambda data: judged)
+    assert reason(png()) == 'corrupt'
 
 
 def test_limits_are_the_callers():
