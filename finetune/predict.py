@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from finetune import command, engines, gate, images, metrics
+from finetune import command, engines, gate, images, machine, metrics
 from finetune.errors import Error, Reject, UsageError
 from finetune.lazy import tf
 from finetune.results import json_text
@@ -193,7 +193,7 @@ def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> It
     """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
     logits_of = engines.function(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
-    threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
+    threads = flags.num_preprocess_threads or machine.cores()
     treatment = run.records.get('treatment', {})  # Older runs do not say.
     pictures = _ahead(lambda path: _admitted(path, treatment), paths, threads, most=2 * flags.batch_size)
     batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])
