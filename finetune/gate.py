@@ -95,7 +95,7 @@ def read(
         if not stat.S_ISREG(status.st_mode):
             raise Reject('not_a_regular_file', _kind_of_file(status.st_mode))
         if status.st_size > limits.max_bytes:
-            raise Reject('file_too_big', f'{status.st_size} bytes; the limit is {limits.max_bytes} (--max_bytes)')
+            raise Reject('file_too_big', f'{status.st_size} bytes; the limit is {limits.max_bytes}')
         data = _read_all(descriptor, status.st_size)
     except OSError as error:
         raise Reject('unreadable', error.strerror) from None
@@ -235,7 +235,7 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
     if not 0 < min(size) <= max(size) < 1 << 31:
         raise Reject('corrupt', f'a picture of {width}x{height}')
     if width * height > limits.max_pixels:
-        raise Reject('too_many_pixels', f'{width}x{height}; the limit is {limits.max_pixels} (--max_pixels)')
+        raise Reject('too_many_pixels', f'{width}x{height}; the limit is {limits.max_pixels}')
     if max(size) > limits.max_side:
         raise Reject('too_many_pixels', f'{width}x{height}; no side may exceed {limits.max_side}')
 

@@ -25,6 +25,8 @@ from finetune.runs import Run, check_checkpoint
 from finetune.sources import folders
 from finetune.terminal import Progress, columns, duration, pad, printable, say
 
+LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
+
 FLAGS = command.Flags(
     'finetune predict --checkpoint_dir=RUN PICTURE_OR_FOLDER ... [flags]',
     'Says what is on pictures. A folder means the pictures in it and below it; - means a list of files and '
@@ -136,8 +138,10 @@ def _in_folder(folder: str) -> Iterator[str]:
 
 def _admitted(path: str, treatment: dict) -> bytes | Reject:
     """The picture as it would stand in records that were made with this treatment, or why it would not."""
+    limits = gate.Limits(**{name: value for name, value in treatment.items() if name in LIMITS})
+    stored = {name: value for name, value in treatment.items() if name not in LIMITS}
     try:
-        return gate.admit(gate.read(path), **treatment).encoded
+        return gate.admit(gate.read(path, limits), limits=limits, **stored).encoded
     except Reject as reject:
         return reject
 

@@ -294,6 +294,15 @@ def test_a_png_is_not_decoded_where_the_decoder_reads_another_size_than_was_judg
     assert reason(png()) == 'corrupt'
 
 
+def test_a_reason_names_no_flag_which_its_caller_may_not_have(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(jpeg())
+    with pytest.raises(gate.Reject) as of_file:
+        gate.read(tmp_path / 'a.jpg', gate.Limits(max_bytes=10))
+    with pytest.raises(gate.Reject) as of_pixels:
+        gate.admit(jpeg(), gate.Limits(max_pixels=10))
+    assert of_file.value.detail.endswith('the limit is 10') and of_pixels.value.detail.endswith('the limit is 10')
+
+
 def test_limits_are_the_callers():
     assert reason(jpeg(), limits=gate.Limits(max_pixels=48 * 32 - 1)) == 'too_many_pixels'
     assert gate.admit(jpeg(), limits=gate.Limits(max_pixels=48 * 32)).width == 48
