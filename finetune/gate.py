@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from finetune import jpeg, png
 from finetune.errors import Reject
@@ -205,9 +205,25 @@ def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
         raise Reject('corrupt', f'a PNG of {parsed.width}x{parsed.height} that decodes to another size')
     _load(image)
     notes = ['first_frame'] * parsed.animated + ['scaled_to_8_bit'] * (parsed.depth == 16)
-    if image.mode.startswith('I'):  # 16-bit grey, low byte first; Pillow's own conversion clips it to white.
-        image = Image.frombytes('L', image.size, image.convert('I;16').tobytes()[1::2])
+    if image.mode.startswith('I'):
+        notes += ['alpha_flattened'] * ('transparency' in image.info)
+        image = _eight_bits(image)
     return encode(image, shrunk(image.size), UPRIGHT.get(jpeg.orientation(parsed.exif)), parsed.icc, notes)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled, on white where it is transparent. Pillow's own conversion clips it to white."""
+    data, transparent = image.convert('I;16').tobytes(), image.info.get('transparency')  # The low byte comes first.
+    low, high = (Image.frombytes('L', image.size, data[place::2]) for place in (0, 1))
+    if transparent is not None:  # One grey, which only both of its bytes tell from the others.
+        mask = ImageChops.darker(low.point(_only(transparent & 255)), high.point(_only(transparent >> 8)))
+        high.paste(255, mask=mask)
+    return high
+
+
+def _only(value: int) -> list[int]:
+    """For `Image.point`: 255 where a byte has this value."""
+    return [255 * (other == value) for other in range(256)]
 
 
 def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:

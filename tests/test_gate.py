@@ -185,6 +185,16 @@ def test_what_is_transparent_becomes_white_and_hidden_colours_stay_hidden():
         assert 'alpha_flattened' in picture.notes
 
 
+@pytest.mark.parametrize('depth', [8, 16])
+def test_the_transparent_grey_of_a_png_becomes_white_at_every_depth(depth):
+    """Black is transparent; the darkest grey that is not, and has the same high byte, stays."""
+    values = np.array([[0, 1, 100, 200]] * 4 if depth == 8 else [[0, 1, 25_600, 51_200]] * 4, f'>u{depth // 8}')
+    data = grey_png(4, 4, depth, b''.join(b'\0' + row.tobytes() for row in values))
+    picture = gate.admit(data[:33] + chunk(b'tRNS', struct.pack('>H', 0)) + data[33:], format='PNG')
+    assert pixels(picture.encoded)[0, :, 0].tolist() == [255, 1 if depth == 8 else 0, 100, 200]
+    assert 'alpha_flattened' in picture.notes
+
+
 def test_rows_of_every_png_kind_are_counted_right():
     """A wrong count would reject good pictures as truncated: odd widths, packed bits, interlaced passes."""
     for width, height in ((1, 1), (3, 2), (5, 9), (8, 8), (17, 1)):
