@@ -153,8 +153,8 @@ def _tile(place: int, example: Example, labels: Sequence[str]) -> drawings.Tile:
     mistake = example.mistake
     true, answered = (drawings.name_of(labels[number], number) for number in (mistake.true, mistake.answered))
     name = printable(example.filename.rpartition(b'/')[2])
-    picture = Image.open(io.BytesIO(example.encoded), formats=['JPEG', 'PNG'])
-    return drawings.Tile(picture, (f'{place}. is {true}', f'said {answered} {mistake.probability:.4f}', name))
+    lines = (f'{place}. is {true}', f'said {answered} {mistake.probability:.4f}', name)
+    return drawings.Tile(drawings.thumbnail(example.encoded), lines)
 
 
 def _png(image: Image.Image) -> bytes:

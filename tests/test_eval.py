@@ -17,7 +17,7 @@ from PIL import Image
 
 from finetune import batches, drawings, engines, eval, inference, metrics, results, runs, towers
 from finetune.lazy import tf
-from tests import toy_run
+from tests import toy, toy_run
 
 
 @pytest.fixture
@@ -178,6 +178,19 @@ def test_results_of_another_split_or_place_stand_apart(run, data, all_green, tmp
     assert written(run, 'train')['subset'] == 'train'
     assert (tmp_path / 'elsewhere' / 'metrics.json').exists()
     assert not (run.directory / 'eval' / 'validation').exists()
+
+
+@pytest.mark.parametrize(('format', 'mode'), [('JPEG', 'RGB'), ('JPEG', 'L'), ('PNG', 'RGB')])
+def test_a_tile_keeps_no_more_of_a_large_photo_than_is_drawn(format, mode):
+    """Fifty photos of 12 megapixels, whole in memory, take 2 GB."""
+    photo = toy.picture(3, size=(900, 600)).convert(mode)
+    mistake = metrics.Mistake(0, 1, 2, 0.9, 0.1)
+    tile = results._tile(1, results.Example(mistake, b'blue/1.jpg', toy.encoded(photo, format)), toy_run.LABELS)
+    assert tile.picture.size == (drawings.TILE, 107)
+    expected = photo.convert('RGB').resize(tile.picture.size, Image.Resampling.LANCZOS)
+    sheet = drawings.contact_sheet([tile], 'title')
+    drawn = sheet.crop((16, 56 + drawings.TILE - 107, 16 + drawings.TILE, 56 + drawings.TILE))
+    assert np.abs(np.subtract(drawn, expected, dtype=float)).mean() < 3
 
 
 def test_names_in_another_script_are_drawn_or_numbered():
