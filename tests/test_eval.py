@@ -148,6 +148,18 @@ def test_the_confusion_of_many_classes_is_a_list_of_the_most_frequent():
     assert lines[2].split() == ['class_1', 'class_7', '2'] and len(lines) == 22
 
 
+def test_a_matrix_too_wide_for_any_screen_is_not_even_written(monkeypatch):
+    """Of 5000 classes it would be 25 million cells of text, made only to be thrown away."""
+    headers = []
+    monkeypatch.setattr(results, 'table', lambda rows, header, title: headers.append(header) or title)
+    names = [f'class_{i}' for i in range(30)]
+    scores = metrics.score(np.arange(1, 31), np.eye(31, dtype=np.float32)[[7] * 30], ['background', *names])
+    assert 'most frequent of 29 kinds' in results.confusion_table(scores, width=90)
+    assert headers == [('true', 'answered', 'records')]
+    results.confusion_table(scores, width=100)
+    assert headers[1] == ('true', *names)
+
+
 def test_it_writes_pictures_a_list_and_scalars(run, data, all_green):
     evaluate(run, data)
     folder = run.directory / 'eval' / 'validation'
