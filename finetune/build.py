@@ -20,6 +20,7 @@ BESIDE_SHARDS = {  # What is replaced with the shards: 'features' can be made ag
     records.MANIFEST, records.LABELS, records.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
 }
 SKIPS_SHOWN = 20
+LIMITED_BY = {'file_too_big': 'max_bytes', 'too_many_pixels': 'max_pixels'}  # By reason; of folders.
 
 FLAGS = command.Flags(
     'finetune build --train_directory=PICTURES --output_directory=RECORDS [flags]',
@@ -81,7 +82,7 @@ def build(options) -> int:
         told = account.facts(planned, outcomes)
         for warning in account.warnings(planned, splits, told):
             warn(warning)
-        skips = account.skips(planned, outcomes)
+        skips = [_with_flag(skip, options) for skip in account.skips(planned, outcomes)]
         _check_result(told, skips, options)
         splits = [split for split in splits if split.records or _remove(private, split)]
         manifest = records.manifest(planned.labels, splits, planned.parts[0].source.loader.format, told)
@@ -185,6 +186,14 @@ def _check_result(told: dict, skips: Sequence[Skip], options) -> None:
     leaks = told['duplicates']['in_two_splits']
     if options.fail_on_leak and leaks:
         raise Error(f'--fail_on_leak: {count(leaks, "picture")} in train and in validation; nothing was changed.')
+
+
+def _with_flag(skip: Skip, options) -> Skip:
+    """The detail of a picture above a limit also names the flag that raises it; the gate knows of no flags."""
+    flag = LIMITED_BY.get(skip.reason) if options.source == 'folders' else None
+    if not flag or not skip.detail.endswith(f'the limit is {getattr(options, flag)}'):
+        return skip
+    return skip._replace(detail=f'{skip.detail} (--{flag})')
 
 
 def _first(skips: Sequence[Skip]) -> str:

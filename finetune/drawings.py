@@ -1,6 +1,7 @@
 """Pictures of results: the confusion matrix, and the mistakes side by side. Drawn with Pillow."""
 
 import functools
+import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -107,8 +108,15 @@ def _write_counts(pen, counts: np.ndarray, font, corner: tuple[int, int], cell: 
 class Tile:
     """One picture of a contact sheet and the lines below it."""
 
-    picture: Image.Image
+    picture: Image.Image  # A `thumbnail`.
     lines: Sequence[str]
+
+
+def thumbnail(encoded: bytes) -> Image.Image:
+    """The picture of a record, small enough for a tile; of a JPEG no more than that is decoded or kept."""
+    image = Image.open(io.BytesIO(encoded), formats=['JPEG', 'PNG'])
+    image.thumbnail((TILE, TILE))
+    return image.convert('RGB')
 
 
 def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 6) -> Image.Image:
@@ -122,9 +130,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 6) -> Image.
     pen.text((gap, 16), _shortened(title, _font(18), image.width - 2 * gap), INK, _font(18))
     for tile, (row, column) in zip(tiles, itertools.product(range(rows), range(columns)), strict=False):
         left, top = gap + column * (TILE + gap), 56 + row * row_height
-        thumbnail = tile.picture.convert('RGB')
-        thumbnail.thumbnail((TILE, TILE))
-        image.paste(thumbnail, (left, top + TILE - thumbnail.height))
+        image.paste(tile.picture, (left, top + TILE - tile.picture.height))
         for number, line in enumerate(tile.lines):
             place = (left, top + TILE + 4 + number * line_height)
             pen.text(place, _shortened(line, font, TILE), INK, font)

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from finetune import jpeg, png
 from finetune.errors import Reject
@@ -95,7 +95,7 @@ def read(
         if not stat.S_ISREG(status.st_mode):
             raise Reject('not_a_regular_file', _kind_of_file(status.st_mode))
         if status.st_size > limits.max_bytes:
-            raise Reject('file_too_big', f'{status.st_size} bytes; the limit is {limits.max_bytes} (--max_bytes)')
+            raise Reject('file_too_big', f'{status.st_size} bytes; the limit is {limits.max_bytes}')
         data = _read_all(descriptor, status.st_size)
     except OSError as error:
         raise Reject('unreadable', error.strerror) from None
@@ -201,11 +201,29 @@ def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
     _check_size((parsed.width, parsed.height), limits)
     png.check_data(parsed)
     image = _open(parsed.critical, 'PNG')
+    if image.size != (parsed.width, parsed.height):  # Room would be made for a size that was not judged.
+        raise Reject('corrupt', f'a PNG of {parsed.width}x{parsed.height} that decodes to another size')
     _load(image)
     notes = ['first_frame'] * parsed.animated + ['scaled_to_8_bit'] * (parsed.depth == 16)
-    if image.mode.startswith('I'):  # 16-bit grey, low byte first; Pillow's own conversion clips it to white.
-        image = Image.frombytes('L', image.size, image.convert('I;16').tobytes()[1::2])
+    if image.mode.startswith('I'):
+        notes += ['alpha_flattened'] * ('transparency' in image.info)
+        image = _eight_bits(image)
     return encode(image, shrunk(image.size), UPRIGHT.get(jpeg.orientation(parsed.exif)), parsed.icc, notes)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled, on white where it is transparent. Pillow's own conversion clips it to white."""
+    data, transparent = image.convert('I;16').tobytes(), image.info.get('transparency')  # The low byte comes first.
+    low, high = (Image.frombytes('L', image.size, data[place::2]) for place in (0, 1))
+    if transparent is not None:  # One grey, which only both of its bytes tell from the others.
+        mask = ImageChops.darker(low.point(_only(transparent & 255)), high.point(_only(transparent >> 8)))
+        high.paste(255, mask=mask)
+    return high
+
+
+def _only(value: int) -> list[int]:
+    """For `Image.point`: 255 where a byte has this value."""
+    return [255 * (other == value) for other in range(256)]
 
 
 def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:
@@ -233,7 +251,7 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
     if not 0 < min(size) <= max(size) < 1 << 31:
         raise Reject('corrupt', f'a picture of {width}x{height}')
     if width * height > limits.max_pixels:
-        raise Reject('too_many_pixels', f'{width}x{height}; the limit is {limits.max_pixels} (--max_pixels)')
+        raise Reject('too_many_pixels', f'{width}x{height}; the limit is {limits.max_pixels}')
     if max(size) > limits.max_side:
         raise Reject('too_many_pixels', f'{width}x{height}; no side may exceed {limits.max_side}')
 

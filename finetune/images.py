@@ -33,7 +33,10 @@ TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.52
 
 
 def decode(encoded):
-    """JPEG or PNG bytes -> uint8 [h, w, 3]. The only decoder, in build and in predict: its pixels are Pillow's."""
+    """JPEG or PNG bytes -> uint8 [h, w, 3]: the only decoder in train, eval and predict.
+
+    A build judges pictures with Pillow, whose pixels are the same.
+    """
     return tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')
 
 

@@ -1,13 +1,19 @@
-"""What a number was measured on: the machine and the versions, for every file that publishes one."""
+"""The machine: the cores there are to use, and what a number was measured on, for every file that publishes one."""
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 
 from finetune.lazy import tf
 
 PACKAGES = ('finetune', 'tensorflow', 'keras', 'numpy', 'scipy', 'pillow', 'openvino')
+
+
+def cores() -> int:
+    """How many this process may use; all of the machine where the system does not say, as macOS."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def describe() -> dict:
@@ -17,7 +23,7 @@ def describe() -> dict:
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     return {
         'processor': _processor(),
-        'cores': len(os.sched_getaffinity(0)),
+        'cores': cores(),
         'memory_gib': round(memory / 2**30, 1),
         'gpus': gpus,
         'system': platform.platform(),
@@ -37,6 +43,8 @@ def versions() -> dict:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # A build, which needs only the cores, does not wait for it.
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,11 +1,10 @@
 """What a build is going to do: which pictures, which labels, which splits; known before any picture is read."""
 
-import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune import gate
+from finetune import gate, machine
 from finetune.errors import Error, UsageError
 from finetune.lazy import LazyModule
 from finetune.records import BACKGROUND
@@ -80,7 +79,7 @@ def make(options) -> Plan:
              Part(source, (name,), Always(name)) for name, source in sources.items()]
     names = ('train', 'validation') if percent else tuple(sources)
     # Small pictures cost less than the way to another process.
-    processes = (options.num_threads or len(os.sched_getaffinity(0))) if options.source == 'folders' else 1
+    processes = (options.num_threads or machine.cores()) if options.source == 'folders' else 1
     stored_by = {'source': options.source, **{name: getattr(options, name) for name in STORED_BY}}
     return Plan(
         labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percent, options.seed,

@@ -39,7 +39,9 @@ def parse(data: bytes) -> Png:
         if header is None and kind != b'IHDR':
             raise Reject('corrupt', 'a PNG that does not begin with its header')
         if kind == b'IHDR':
-            header = header or _header(body)
+            if header is not None:  # Decoders believe the last one, whose size nobody has judged.
+                raise Reject('corrupt', 'a PNG with two headers')
+            header = _header(body)
         ended = kind == b'IEND'
         if kind in (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND'):
             kept.append(whole)

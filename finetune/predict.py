@@ -17,13 +17,15 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from finetune import command, engines, gate, images, metrics
+from finetune import command, engines, gate, images, machine, metrics
 from finetune.errors import Error, Reject, UsageError
 from finetune.lazy import tf
 from finetune.results import json_text
 from finetune.runs import Run, check_checkpoint
 from finetune.sources import folders
 from finetune.terminal import Progress, columns, duration, pad, printable, say
+
+LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
 
 FLAGS = command.Flags(
     'finetune predict --checkpoint_dir=RUN PICTURE_OR_FOLDER ... [flags]',
@@ -136,8 +138,10 @@ def _in_folder(folder: str) -> Iterator[str]:
 
 def _admitted(path: str, treatment: dict) -> bytes | Reject:
     """The picture as it would stand in records that were made with this treatment, or why it would not."""
+    limits = gate.Limits(**{name: value for name, value in treatment.items() if name in LIMITS})
+    stored = {name: value for name, value in treatment.items() if name not in LIMITS}
     try:
-        return gate.admit(gate.read(path), **treatment).encoded
+        return gate.admit(gate.read(path, limits), limits=limits, **stored).encoded
     except Reject as reject:
         return reject
 
@@ -193,7 +197,7 @@ def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> It
     """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
     logits_of = engines.function(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
-    threads = flags.num_preprocess_threads or len(os.sched_getaffinity(0))
+    threads = flags.num_preprocess_threads or machine.cores()
     treatment = run.records.get('treatment', {})  # Older runs do not say.
     pictures = _ahead(lambda path: _admitted(path, treatment), paths, threads, most=2 * flags.batch_size)
     batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])

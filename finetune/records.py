@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from finetune import tfrecord
@@ -19,14 +19,15 @@ from finetune.terminal import printable
 from finetune.tfrecord import Shard, ShardWriter
 
 __all__ = [
-    'BACKGROUND', 'MANIFEST', 'Records', 'Shard', 'ShardWriter', 'Split', 'encode_example', 'open_records', 'parse',
-    'verify',
+    'BACKGROUND', 'MANIFEST', 'Records', 'Shard', 'ShardWriter', 'Split', 'check_treatment', 'encode_example',
+    'open_records', 'parse', 'verify',
 ]
 
 SCHEMA_VERSION = 1
 BACKGROUND = 'background'
 MANIFEST, LABELS, SKIPPED = 'dataset.json', 'labels.txt', 'skipped.csv'
 SHARD_NAME = re.compile(r'[a-z]+-[0-9]{5}-of-[0-9]{5}')
+TREATED_BY = {'max_side': 0, 'short_side': 0, 'max_bytes': 1, 'max_pixels': 1}  # The least that each may be.
 GZIP = b'\x1f\x8b'
 BUILD_AGAIN = 'Run `finetune build` again (from a checkout: python -m tools.build_tfrecords).'
 
@@ -46,13 +47,7 @@ class Records:
     splits: dict[str, Split]
     fingerprint: str  # Of labels, counts and shard hashes: other records, another fingerprint.
     format: str = 'JPEG'  # Of every picture: 'JPEG' or 'PNG'.
-    max_side: int = 0  # What larger pictures were shrunk to; 0 is no limit.
-    short_side: int = 0
-
-    @property
-    def treatment(self) -> dict:
-        """What `gate.admit` must be told to make of a file what it is in these records."""
-        return {'format': self.format, 'max_side': self.max_side, 'short_side': self.short_side}
+    treatment: dict = field(default_factory=dict)  # What the gate must be told to make of a file what it is in here.
 
     @property
     def num_classes(self) -> int:
@@ -143,9 +138,10 @@ def open_records(directory) -> Records:
     content = _read_manifest(directory)
     try:
         splits = {name: _split(name, **facts) for name, facts in content['splits'].items()}
-        shrunk = {name: int(content.get('stored_by', {}).get(name, 0)) for name in ('max_side', 'short_side')}
+        told = {name: value for name, value in content.get('stored_by', {}).items() if name in TREATED_BY}
+        treatment = check_treatment({'format': content['format'], **told})
         opened = Records(
-            directory, tuple(content['labels']), splits, content['fingerprint'], content['format'], **shrunk)
+            directory, tuple(content['labels']), splits, content['fingerprint'], content['format'], treatment)
         genuine = content['fingerprint'] == _fingerprint(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Error(f'{_manifest_path(directory)} was not written by this program ({type(error).__name__}: '
@@ -166,6 +162,17 @@ def check_unchanged(directory: Path, fingerprint: str) -> None:
     if _read_manifest(directory)['fingerprint'] != fingerprint:
         raise Error(f'the records in {printable(directory)} were built again while they were read, so that '
                     'two sets were mixed. Start again.')
+
+
+def check_treatment(treatment: dict) -> dict:
+    """The treatment, if the gate can be told all of it. Raises ValueError."""
+    if not isinstance(treatment, dict):
+        raise ValueError(f'{treatment!r} is no treatment')
+    for name, value in treatment.items():
+        number = name in TREATED_BY and type(value) is int and TREATED_BY[name] <= value < 1 << 63
+        if not number and (name, value) not in (('format', 'JPEG'), ('format', 'PNG')):
+            raise ValueError(f'{name}={value!r}')
+    return treatment
 
 
 def verify(records: Records) -> None:

@@ -67,13 +67,23 @@ def _ratio(value: float | None) -> str:
 
 def confusion_table(scores: Scores, width: int | None = None) -> str:
     """The matrix where it fits the screen, else the most frequent mistakes."""
+    width = width or shutil.get_terminal_size().columns
+    if 3 * len(scores.classes) < width:  # No column of it takes less than three places.
+        matrix = _confusion_matrix(scores)
+        if max(map(len, matrix.splitlines())) <= width:
+            return matrix
+    return _confusion_list(scores)
+
+
+def _confusion_matrix(scores: Scores) -> str:
     shown = [row.number for row in scores.classes]
     counts = scores.confusion[shown][:, shown].tolist()
     names = [scores.labels[number] for number in shown]
     rows = [(name, *(count or '.' for count in row)) for name, row in zip(names, counts, strict=True)]
-    matrix = table(rows, ('true', *names), 'Confusion: rows are true, columns are answered')
-    if max(map(len, matrix.splitlines())) <= (width or shutil.get_terminal_size().columns):
-        return matrix
+    return table(rows, ('true', *names), 'Confusion: rows are true, columns are answered')
+
+
+def _confusion_list(scores: Scores) -> str:
     pairs = scores.confusions()
     rows = [(scores.labels[true], scores.labels[answered], count) for true, answered, count in pairs]
     title = f'Confusion: the {len(rows[:MOST_CONFUSIONS])} most frequent of {len(rows)} kinds of mistake'
@@ -153,8 +163,8 @@ def _tile(place: int, example: Example, labels: Sequence[str]) -> drawings.Tile:
     mistake = example.mistake
     true, answered = (drawings.name_of(labels[number], number) for number in (mistake.true, mistake.answered))
     name = printable(example.filename.rpartition(b'/')[2])
-    picture = Image.open(io.BytesIO(example.encoded), formats=['JPEG', 'PNG'])
-    return drawings.Tile(picture, (f'{place}. is {true}', f'said {answered} {mistake.probability:.4f}', name))
+    lines = (f'{place}. is {true}', f'said {answered} {mistake.probability:.4f}', name)
+    return drawings.Tile(drawings.thumbnail(example.encoded), lines)
 
 
 def _png(image: Image.Image) -> bytes:

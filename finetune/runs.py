@@ -17,6 +17,7 @@ from finetune import recipe as recipes
 from finetune.errors import Error, UsageError
 from finetune.lazy import tf
 from finetune.models import zoo
+from finetune.records import check_treatment
 from finetune.terminal import printable, some, warn
 
 KEPT = 3  # Newest checkpoints that stay; the best one stays beside them.
@@ -144,6 +145,11 @@ class Run:
         if missing:
             raise Error(f'{printable(self._file)} has no {", ".join(missing)}: this program did not write it. '
                         'Restore it, or train into another --train_dir.')
+        try:
+            check_treatment(facts['records'].get('treatment', {}))  # Runs of old do not say.
+        except ValueError as error:
+            raise Error(f'{printable(self._file)}: its treatment of pictures makes no sense ({printable(str(error))}). '
+                        'Restore it, or train into another --train_dir.') from None
         return facts
 
     @property

@@ -207,6 +207,19 @@ def test_every_skipped_file_is_listed_and_counted(pictures, output, capsys):
     assert told['found'] == told['written'] + sum(told['skipped'].values()) == 16
 
 
+def test_a_picture_above_a_limit_is_listed_with_the_flag_that_raises_it(pictures, output, capsys):
+    (pictures / 'cat' / 'large.jpg').write_bytes(toy.encoded(toy.picture(size=(64, 48))))
+    (pictures / 'cat' / 'long.bmp').write_bytes(bytes(5000))
+    (pictures / 'cat' / 'thin.png').write_bytes(toy.encoded(toy.picture(size=(65_501, 1)), 'PNG'))
+    run(pictures, output, '--max_pixels=70000', '--max_bytes=4999')
+    with_flags = {Path(row['file']).name: row['detail'] for row in csv.DictReader((output / 'skipped.csv').open())}
+    assert with_flags == {
+        'long.bmp': '5000 bytes; the limit is 4999 (--max_bytes)',
+        'thin.png': '65501x1; no side may exceed 65500'}
+    run(pictures, output, '--max_pixels=800', '--strict', code=1)
+    assert 'large.jpg: too_many_pixels: 64x48; the limit is 800 (--max_pixels)' in capsys.readouterr().err
+
+
 def test_strict_changes_nothing_and_names_the_file(pictures, output, capsys):
     run(pictures, output)
     before = digests(output)

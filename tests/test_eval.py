@@ -18,7 +18,7 @@ from PIL import Image
 
 from finetune import batches, drawings, engines, eval, inference, metrics, records, results, runs, towers
 from finetune.lazy import tf
-from tests import toy_run
+from tests import toy, toy_run
 
 
 @pytest.fixture
@@ -149,6 +149,18 @@ def test_the_confusion_of_many_classes_is_a_list_of_the_most_frequent():
     assert lines[2].split() == ['class_1', 'class_7', '2'] and len(lines) == 22
 
 
+def test_a_matrix_too_wide_for_any_screen_is_not_even_written(monkeypatch):
+    """Of 5000 classes it would be 25 million cells of text, made only to be thrown away."""
+    headers = []
+    monkeypatch.setattr(results, 'table', lambda rows, header, title: headers.append(header) or title)
+    names = [f'class_{i}' for i in range(30)]
+    scores = metrics.score(np.arange(1, 31), np.eye(31, dtype=np.float32)[[7] * 30], ['background', *names])
+    assert 'most frequent of 29 kinds' in results.confusion_table(scores, width=90)
+    assert headers == [('true', 'answered', 'records')]
+    results.confusion_table(scores, width=100)
+    assert headers[1] == ('true', *names)
+
+
 def test_it_writes_pictures_a_list_and_scalars(run, data, all_green):
     evaluate(run, data)
     folder = run.directory / 'eval' / 'validation'
@@ -179,6 +191,19 @@ def test_results_of_another_split_or_place_stand_apart(run, data, all_green, tmp
     assert written(run, 'train')['subset'] == 'train'
     assert (tmp_path / 'elsewhere' / 'metrics.json').exists()
     assert not (run.directory / 'eval' / 'validation').exists()
+
+
+@pytest.mark.parametrize(('format', 'mode'), [('JPEG', 'RGB'), ('JPEG', 'L'), ('PNG', 'RGB')])
+def test_a_tile_keeps_no_more_of_a_large_photo_than_is_drawn(format, mode):
+    """Fifty photos of 12 megapixels, whole in memory, take 2 GB."""
+    photo = toy.picture(3, size=(900, 600)).convert(mode)
+    mistake = metrics.Mistake(0, 1, 2, 0.9, 0.1)
+    tile = results._tile(1, results.Example(mistake, b'blue/1.jpg', toy.encoded(photo, format)), toy_run.LABELS)
+    assert tile.picture.size == (drawings.TILE, 107)
+    expected = photo.convert('RGB').resize(tile.picture.size, Image.Resampling.LANCZOS)
+    sheet = drawings.contact_sheet([tile], 'title')
+    drawn = sheet.crop((16, 56 + drawings.TILE - 107, 16 + drawings.TILE, 56 + drawings.TILE))
+    assert np.abs(np.subtract(drawn, expected, dtype=float)).mean() < 3
 
 
 def test_names_in_another_script_are_drawn_or_numbered():

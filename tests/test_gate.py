@@ -1,6 +1,7 @@
 """What a good picture is, file by file."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import random
@@ -184,6 +185,16 @@ def test_what_is_transparent_becomes_white_and_hidden_colours_stay_hidden():
         assert 'alpha_flattened' in picture.notes
 
 
+@pytest.mark.parametrize('depth', [8, 16])
+def test_the_transparent_grey_of_a_png_becomes_white_at_every_depth(depth):
+    """Black is transparent; the darkest grey that is not, and has the same high byte, stays."""
+    values = np.array([[0, 1, 100, 200]] * 4 if depth == 8 else [[0, 1, 25_600, 51_200]] * 4, f'>u{depth // 8}')
+    data = grey_png(4, 4, depth, b''.join(b'\0' + row.tobytes() for row in values))
+    picture = gate.admit(data[:33] + chunk(b'tRNS', struct.pack('>H', 0)) + data[33:], format='PNG')
+    assert pixels(picture.encoded)[0, :, 0].tolist() == [255, 1 if depth == 8 else 0, 100, 200]
+    assert 'alpha_flattened' in picture.notes
+
+
 def test_rows_of_every_png_kind_are_counted_right():
     """A wrong count would reject good pictures as truncated: odd widths, packed bits, interlaced passes."""
     for width, height in ((1, 1), (3, 2), (5, 9), (8, 8), (17, 1)):
@@ -278,6 +289,28 @@ def test_a_34_byte_webp_that_decodes_to_gigabytes_is_rejected():
     bits = (16_383 - 1) | (16_383 - 1) << 14
     body = b'VP8L' + struct.pack('<I', 5) + b'\x2f' + struct.pack('<I', bits) + b'\0'
     assert reason(b'RIFF' + struct.pack('<I', len(body) + 4) + b'WEBP' + body) == 'too_many_pixels'
+
+
+def test_a_png_with_two_headers_does_not_hide_its_size_behind_the_first():
+    """The first claims 1 x 1 pixels and is judged; decoders make room for what the second claims."""
+    data = png(Image.new('L', (100, 100)))
+    small = chunk(b'IHDR', struct.pack('>II', 1, 1) + data[24:29])
+    assert reason(data[:8] + small + data[8:], limits=gate.Limits(max_pixels=100)) == 'corrupt'
+
+
+def test_a_png_is_not_decoded_where_the_decoder_reads_another_size_than_was_judged(monkeypatch):
+    judged = dataclasses.replace(gate.png.parse(png()), width=24)
+    monkeypatch.setattr(gate.png, 'parse', lambda data: judged)
+    assert reason(png()) == 'corrupt'
+
+
+def test_a_reason_names_no_flag_which_its_caller_may_not_have(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(jpeg())
+    with pytest.raises(gate.Reject) as of_file:
+        gate.read(tmp_path / 'a.jpg', gate.Limits(max_bytes=10))
+    with pytest.raises(gate.Reject) as of_pixels:
+        gate.admit(jpeg(), gate.Limits(max_pixels=10))
+    assert of_file.value.detail.endswith('the limit is 10') and of_pixels.value.detail.endswith('the limit is 10')
 
 
 def test_limits_are_the_callers():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, engines, gate, inference, metrics, predict, records
+from finetune import batches, build, engines, gate, inference, metrics, predict, records
 from finetune.sources import pixels
 from tests import toy, toy_run
 
@@ -95,6 +95,38 @@ def test_a_large_picture_is_shrunk_as_it_was_in_the_records_that_the_network_lea
     stored = {name: gate.admit(data, short_side=40) for name, data in files.items()}
     expected = probabilities_in_eval(run, tmp_path / 'data', 'JPEG', stored)
     assert_same_in_predict(run, tmp_path / 'photos', files, expected, capsys)
+
+
+def test_what_is_let_in_is_what_the_build_let_in(tmp_path, capsys):
+    pictures = toy.class_folders(tmp_path / 'photos', {'cat': 3, 'dog': 3})
+    (pictures / 'cat' / 'large.jpg').write_bytes(toy.encoded(toy.picture(1, (64, 48))))
+    (pictures / 'cat' / 'long.jpg').write_bytes(toy.encoded(toy.picture(2)) + bytes(5000))
+    assert build.main([f'--train_directory={pictures}', f'--output_directory={tmp_path}/records', '--num_threads=1',
+                       '--max_pixels=1000', '--max_bytes=4999']) == 0
+    told = json.loads((tmp_path / 'records' / 'dataset.json').read_text())
+    treatment = records.open_records(tmp_path / 'records').treatment
+    run = toy_run.start_run(tmp_path / 'run', treatment=treatment)
+    toy_run.save_checkpoint(run, step=3)
+    capsys.readouterr()
+    assert answer(run, pictures, '--jsonl') == 1
+    lines = json_lines(capsys)
+    rejected = {Path(line['file']).name: line['error'] for line in lines if 'error' in line}
+    assert rejected == {'large.jpg': 'too_many_pixels', 'long.jpg': 'file_too_big'}
+    assert told['written'] == len(lines) - len(rejected)
+    assert not any('--' in line.get('detail', '') for line in lines), 'a flag that predict does not have'
+
+
+@pytest.mark.parametrize('treatment', [
+    {'rotate': 90}, {'format': 'TIFF'}, {'format': ['PNG']}, {'short_side': '40'}, {'max_side': -1}, {'max_side': True},
+    {'max_pixels': 0}, {'max_bytes': 10**400}, {'max_pixels': None}, ['format']])
+def test_a_run_whose_treatment_makes_no_sense_is_refused_by_name(run, photos, capsys, treatment):
+    path = run.directory / 'recipe.json'
+    facts = json.loads(path.read_text())
+    facts['records']['treatment'] = treatment
+    path.write_text(json.dumps(facts))
+    assert answer(run, photos) == 1
+    err = capsys.readouterr().err
+    assert 'recipe.json' in err and 'treatment' in err and 'should not happen' not in err
 
 
 def test_a_name_too_long_for_the_system_ends_no_other_answer(run, tmp_path, capsys):

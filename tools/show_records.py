@@ -3,11 +3,8 @@
     python -m tools.show_records --data_dir=data/flowers --output=flowers.png
 """
 
-import io
 import itertools
 import sys
-
-from PIL import Image
 
 from finetune import command, drawings, records
 from finetune.errors import UsageError
@@ -42,9 +39,8 @@ def show(options) -> None:
 
 def _tile(example: dict, labels: tuple[str, ...]) -> drawings.Tile:
     label = int(example['label'])
-    picture = Image.open(io.BytesIO(example['encoded']), formats=['JPEG', 'PNG'])
     lines = (f'{label} {printable(labels[label])}', printable(example['filename'].rpartition(b'/')[2]))
-    return drawings.Tile(picture, lines)
+    return drawings.Tile(drawings.thumbnail(example['encoded']), lines)
 
 
 if __name__ == '__main__':
