@@ -60,7 +60,7 @@ def list_pictures(
         raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
     for entry in entries:
         if _is_folder(entry) and (reason := _why_ignored(entry)):
-            listing.ignored[reason] += 1
+            listing.skipped.append(Skip(entry.path, reason, 'a folder that the system or a tool leaves behind'))
         elif _is_folder(entry) and entry.is_symlink() and not follow_symlinks:
             listing.skipped.append(Skip(entry.path, 'symlink', 'a symbolic link (--no_symlinks)'))
         elif _is_folder(entry):

@@ -24,7 +24,7 @@ from tests import corpus, toy, toy_build
 from tools.tortures import children, unless
 
 LITTLE_MEMORY, LONGEST_BUILD = 8 << 30, 300
-SILENT = ('hidden_file', 'hidden_folder', 'system_folder', 'not_an_image_suffix')  # Counted, never listed.
+SILENT = ('hidden_file', 'not_an_image_suffix')  # Counted, never listed.
 BY_THE_FOLDER = 'symlink', 'duplicate', 'duplicate_label_conflict'  # Notes about a file that are not about its picture.
 NOBODY_KNOWS = 'undetectable_damage', 'metadata_damaged'  # What other readers make of it.
 LEVELS_LOST = 3.0  # On average by encoding a picture again.
