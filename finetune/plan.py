@@ -1,7 +1,6 @@
 """What a build is going to do: which pictures, which labels, which splits; known before any picture is read."""
 
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune import gate, machine
@@ -138,14 +137,14 @@ def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tu
     where, found = printable(train.directory), train.labels()
     if labels_file:
         listed = read_labels(labels_file, train.pictures)
-        for listing in listings.values():
-            _check_spelling(listing, listed, printable(labels_file))
         if not found & set(listed):
             raise Error(f'{printable(labels_file)}: none of its {len(listed)} classes has a folder in {where}, which '
                         f'has {some(sorted(found))}.')
         return (BACKGROUND, *listed)
     for listing in listings.values():
-        _check_spelling(listing, sorted(found), where)
+        for folder, label in folders.nearly(listing.labels(), found):
+            raise Error(f'{printable(listing.directory)}: folder {folder!a} is nearly class {label!a} of {where}; they '
+                        'differ in case or in Unicode normal form. Rename one of them.')
         extra = sorted(listing.labels() - found - {BACKGROUND})
         if extra:
             raise Error(f'{printable(listing.directory)}: class {some(extra)} has no folder in {where}. Add it there, '
@@ -153,18 +152,3 @@ def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tu
     if found == {BACKGROUND}:
         raise Error(f'{where} has pictures of the background and of no class.')
     return (BACKGROUND, *sorted(found - {BACKGROUND}))
-
-
-def _check_spelling(listing: folders.Listing, classes: Sequence[str], where: str) -> None:
-    """Raises Error where a class has no folder but one of nearly its name, whose pictures it would silently lack."""
-    found = listing.labels()
-    missing = {_folded(label): label for label in classes if label not in found}
-    for folder in sorted(found.difference(classes)):
-        if label := missing.get(_folded(folder)):  # As escapes, which show two normal forms of one letter apart.
-            raise Error(f'{printable(listing.directory)}: folder {folder!a} is nearly class {label!a} of '
-                        f'{where}; they differ in case or in Unicode normal form. Rename the folder, or mend the name '
-                        'there.')
-
-
-def _folded(label: str) -> str:
-    return unicodedata.normalize('NFC', label).casefold()

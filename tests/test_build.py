@@ -96,26 +96,22 @@ NEARLY = [('caf\u00e9', 'cafe\u0301'), ('cafe\u0301', 'caf\u00e9'), ('Cat', 'cat
 
 
 @pytest.mark.parametrize(('listed', 'folder'), NEARLY)
-def test_a_folder_that_is_only_nearly_a_listed_class_is_an_error(tmp_path, output, listed, folder, capsys):
+def test_a_folder_that_is_only_nearly_a_listed_class_is_told_of(tmp_path, output, listed, folder, capsys):
     """A Mac writes an accent as a character of its own: the class had no picture, and nobody could see why."""
     pictures = toy.class_folders(tmp_path / 'D', {folder: 2, 'dog': 2})
     (tmp_path / 'labels.txt').write_text(f'{listed}\ndog\n', encoding='utf-8')
-    run(pictures, output, f'--labels_file={tmp_path}/labels.txt', code=1)
+    run(pictures, output, f'--labels_file={tmp_path}/labels.txt')
     told = capsys.readouterr().err
-    assert ascii(folder) in told and ascii(listed) in told and f'{tmp_path}/labels.txt' in told and 'Rename' in told
-    assert not output.exists()
+    assert ascii(folder) in told and ascii(listed) in told and 'nearly' in told
 
 
-@pytest.mark.parametrize('with_labels_file', [False, True])
 @pytest.mark.parametrize(('trained', 'validated'), NEARLY)
 def test_a_folder_of_validation_that_is_only_nearly_a_class_is_an_error(
-    tmp_path, output, trained, validated, with_labels_file, capsys
+    tmp_path, output, trained, validated, capsys
 ):
     pictures = toy.class_folders(tmp_path / 'D', {trained: 2, 'dog': 2})
     validation = toy.class_folders(tmp_path / 'V', {validated: 2, 'dog': 2}, first=50)
-    (tmp_path / 'labels.txt').write_text(f'{trained}\ndog\n', encoding='utf-8')
-    more = [f'--labels_file={tmp_path}/labels.txt'] if with_labels_file else []
-    run(pictures, output, f'--validation_directory={validation}', *more, code=1)
+    run(pictures, output, f'--validation_directory={validation}', code=1)
     told = capsys.readouterr().err
     assert ascii(trained) in told and ascii(validated) in told and f'{validation}' in told and 'Rename' in told
 

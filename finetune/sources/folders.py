@@ -9,8 +9,9 @@ import hashlib
 import itertools
 import os
 import random
+import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from finetune import gate
@@ -122,8 +123,26 @@ class ClassFolders:
             pictures = sum(map(len, unlisted.values()))
             yield (f'{self.where}: {some(sorted(map(label_of, unlisted)))} not in the labels file: {pictures} pictures '
                    'are left out.')
+        for folder, label in nearly(found, self._all_labels[1:]):
+            yield (f'{self.where}: folder {folder!a} is nearly class {label!a}; they differ in case or in Unicode '
+                   'normal form.')
         if self._listing.stray:
             yield f'{self.where}: {self._listing.stray} pictures beside the class folders are left out.'
+
+
+def nearly(folders: Collection[str], classes: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Folders that are no class, each with the class without a folder that looks like it.
+
+    To be shown as escapes, which tell two normal forms of one letter apart.
+    """
+    missing = {_folded(label): label for label in classes if label not in folders}
+    for folder in sorted(set(folders).difference(classes)):
+        if label := missing.get(_folded(folder)):
+            yield folder, label
+
+
+def _folded(label: str) -> str:
+    return unicodedata.normalize('NFC', label).casefold()
 
 
 @dataclass(frozen=True)
