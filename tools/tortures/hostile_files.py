@@ -42,6 +42,7 @@ def _torch(path: Path, canary: Path) -> None:
 
 
 def _numpy(path: Path, canary: Path) -> None:
+    """Pickles are allowed here, where one is written; a reader that allows them runs it."""
     with path.open('wb') as file:
         np.save(file, np.array([_Touches(canary)], object), allow_pickle=True)
 
