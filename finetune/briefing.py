@@ -5,12 +5,12 @@ import shlex
 from finetune import catalogue, runs, towers
 from finetune import recipe as recipes
 from finetune.lazy import tf
-from finetune.models import zoo
+from finetune.models import cuts, zoo
 from finetune.runs import Run
 from finetune.terminal import printable, say
 
 
-def introduce(run: Run, state: runs.State, data, strategy, start: list[str], parts: zoo.Parts | None) -> None:
+def introduce(run: Run, state: runs.State, data, strategy, start: list[str], parts: cuts.Parts | None) -> None:
     """One screen: what was understood, and beside it the flags that change it."""
     recipe, split = run.recipe, data.split(run.recipe.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
@@ -43,7 +43,7 @@ def _count(variables) -> int:
     return sum(int(tf.size(variable)) for variable in variables)
 
 
-def _about_length(recipe: recipes.Recipe, parts: zoo.Parts | None) -> dict[str, list[str]]:
+def _about_length(recipe: recipes.Recipe, parts: cuts.Parts | None) -> dict[str, list[str]]:
     """What is done with the pictures, and for how long."""
     if recipe.optimizer == 'regression':
         return {'Optimizer': ['softmax regression: the best head, at once (--optimizer); weight decay is chosen on '
@@ -83,13 +83,13 @@ def _about_schedule(recipe: recipes.Recipe) -> str:
     return warmup + falls[recipe.learning_rate_schedule]
 
 
-def _about_distortion(recipe: recipes.Recipe, parts: zoo.Parts | None) -> str:
+def _about_distortion(recipe: recipes.Recipe, parts: cuts.Parts | None) -> str:
     if parts and recipe.views == 1:
         return 'not distorted, since one view of each is kept (--views)'
     return f'distortion {recipe.distortion} (--distortion)'
 
 
-def _about_features(recipe: recipes.Recipe, parts: zoo.Parts | None) -> list[str]:
+def _about_features(recipe: recipes.Recipe, parts: cuts.Parts | None) -> list[str]:
     """How what is frozen is computed; nothing where nothing is."""
     if parts:
         views = f'{recipe.views} views' if recipe.views > 1 else 'the central view'

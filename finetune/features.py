@@ -28,7 +28,7 @@ from finetune.errors import Error
 from finetune.images import Distortion
 from finetune.lazy import keras, tf
 from finetune.logs import write_atomically
-from finetune.models import zoo
+from finetune.models import cuts
 from finetune.records import Records
 from finetune.terminal import Progress, printable, say
 
@@ -44,7 +44,7 @@ class Wanted:
 
     records: Records
     split: str
-    parts: zoo.Parts
+    parts: cuts.Parts
     image_size: int
     crop_fraction: float
     views: int  # View 0 is that of evaluation, the others are distorted.

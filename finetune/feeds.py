@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from finetune import batches, features
-from finetune.models import zoo
+from finetune.models import cuts
 from finetune.recipe import Recipe
 from finetune.records import Records
 
@@ -36,7 +36,7 @@ def of_pictures(model, recipe: Recipe, data: Records, threads: int | None) -> Fe
 
 
 def of_features(
-    parts: zoo.Parts, recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None
+    parts: cuts.Parts, recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None
 ) -> Feed:
     """Computes what the frozen part makes of every picture, unless that was done before."""
     def kept(split: str, views: int) -> features.Features:

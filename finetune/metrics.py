@@ -103,7 +103,7 @@ class Scores:
     def recall_is_trivial(self) -> bool:
         """With 5 answers or fewer to choose from, the true one is always among the first 5.
 
-        A background that is neither a record nor an answer is switched off (see `zoo.switch_off`) and not counted.
+        A background that is neither a record nor an answer is switched off and not counted.
         """
         background = bool(self.confusion[0].any() or self.confusion[:, 0].any())
         return len(self.labels) - (not background) <= 5 and self.right_in_5 == self.records

@@ -19,7 +19,7 @@ import numpy as np
 
 from finetune import weights
 from finetune.errors import Error
-from finetune.models import zoo
+from finetune.models import classifier, zoo
 from finetune.recipe import Recipe
 from finetune.runs import Run
 from finetune.terminal import printable, some
@@ -90,7 +90,7 @@ def read(recipe: Recipe) -> Source:
 def restore(model, source: Source, labels: Sequence[str], fine_tune: bool) -> Report:
     """Copies the source's weights into the model, by name and shape; with `fine_tune` the head stays new."""
     ours = {layer.name for layer in model.get_layer('backbone').layers}
-    layers = zoo.whole(model.get_layer('backbone')).layers
+    layers = classifier.whole(model.get_layer('backbone')).layers
     keys, left_over = source.weights.match(layers)
     restored, missing, zeros = [], [], []
     for key, layer in zip(keys, [layer for layer in layers if layer.weights], strict=True):
@@ -105,7 +105,7 @@ def restore(model, source: Source, labels: Sequence[str], fine_tune: bool) -> Re
         restored.append(layer)
         if 'kernel' in layer.weights[0].name and not arrays[0].any():
             zeros.append(layer.name)
-    zoo.settle(model)
+    classifier.settle(model)
     _check_enough(source, restored, missing)
     head = 'new'
     if not fine_tune:
@@ -144,7 +144,7 @@ def _restore_head(model, source: Source, left_over: list[str], labels: Sequence[
         raise Error(f'the head in {printable(source.name)} has {outputs} outputs{_listed(source.labels)}; '
                     f'these records need {len(labels)}{_listed(labels)}. Add --fine_tune to keep the backbone '
                     'and start with a new head.')
-    on = np.flatnonzero(stored_bias > zoo.NEVER / 2)
+    on = np.flatnonzero(stored_bias > classifier.NEVER / 2)
     new_kernel, new_bias = kernel.numpy(), bias.numpy()
     new_kernel[:, on + has_no_background] = stored_kernel[:, on]
     new_bias[on + has_no_background] = stored_bias[on]
@@ -170,7 +170,7 @@ def _of_run(run: Run) -> Source:
 
 def _imagenet(recipe: Recipe) -> Source:
     """Downloaded by Keras into ~/.keras/models and checked there against the published sha."""
-    zoo.start_afresh(recipe.seed)  # So that layers get the names they get in our own model.
+    classifier.start_afresh(recipe.seed)  # So that layers get the names they get in our own model.
     try:
         model = zoo.backbone(
             recipe.model, recipe.image_size, recipe.width, 'imagenet', include_top=not recipe.fine_tune)

@@ -16,7 +16,7 @@ from finetune import logs, optimize
 from finetune import recipe as recipes
 from finetune.errors import Error, UsageError
 from finetune.lazy import tf
-from finetune.models import zoo
+from finetune.models import classifier
 from finetune.records import check_treatment
 from finetune.terminal import printable, some, warn
 
@@ -25,16 +25,16 @@ KEPT = 3  # Newest checkpoints that stay; the best one stays beside them.
 
 def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
     """The recipe's classifier with random weights on all towers, frozen where the recipe says so."""
-    zoo.start_afresh(recipe.seed, recipe.mixed_precision)
+    classifier.start_afresh(recipe.seed, recipe.mixed_precision)
     with (strategy or tf.distribute.get_strategy()).scope():
-        model = zoo.build(
+        model = classifier.build(
             recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout,
             batch_norm_trains=recipe.batch_norm == 'train', batch_norm_momentum=recipe.batch_norm_momentum,
             feature_layers=tuple(filter(None, recipe.feature_layers.split(','))), seed=recipe.seed)
     if recipe.freeze_backbone:
         model.get_layer('backbone').trainable = False
     elif recipe.trainable_from:
-        zoo.freeze_before(model, recipe.trainable_from)
+        classifier.freeze_before(model, recipe.trainable_from)
     return model
 
 
@@ -52,7 +52,7 @@ class State:
 
     def __init__(
         self, model, groups: Sequence[tuple] = (), averages: optimize.Averages | None = None,
-        auxiliary: zoo.Auxiliary | None = None,
+        auxiliary: classifier.Auxiliary | None = None,
     ):
         """`groups` holds (optimizer, the variables it updates)."""
         self.model, self.groups, self.averages, self.auxiliary = model, groups, averages, auxiliary
@@ -241,7 +241,7 @@ class Run:
         steps = self.steps()
         for step in reversed(steps):
             if self._read(state.all(), f'ckpt-{step}'):
-                zoo.settle(state.model)
+                classifier.settle(state.model)
                 return step
         if steps:
             raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read; '
@@ -261,7 +261,7 @@ class Run:
             if self._read(state.weights(averages=averaged), name):
                 if averaged:
                     state.averages.apply()
-                zoo.settle(model)
+                classifier.settle(model)
                 if not state.is_finite():
                     raise Error(f'{printable(self.directory / name)}: its weights are not finite numbers. '
                                 'Name another one with --checkpoint=STEP.')

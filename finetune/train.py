@@ -14,7 +14,7 @@ from finetune.errors import Error, Stopped, UsageError
 from finetune.feeds import Feed
 from finetune.journal import Journal
 from finetune.lazy import tf
-from finetune.models import zoo
+from finetune.models import classifier, cuts
 from finetune.runs import Run
 from finetune.terminal import Progress, printable, say, warn
 
@@ -67,14 +67,14 @@ def train(flags: SimpleNamespace) -> None:
         source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
         state = build_state(run, data.split(run.recipe.subset).records, strategy)
         start = _start(run, state, source)
-        parts = zoo.parts(state.model) if run.recipe.feature_cache == 'on' else None
+        parts = cuts.parts(state.model) if run.recipe.feature_cache == 'on' else None
         briefing.introduce(run, state, data, strategy, start, parts)
         if run.recipe.optimizer != 'regression' or not run.steps():  # A head that is solved for is done.
             _work(run, state, data, parts, strategy, flags)
     briefing.conclude(run, flags.data_dir)
 
 
-def _work(run: Run, state: runs.State, data, parts: zoo.Parts | None, strategy, flags: SimpleNamespace) -> None:
+def _work(run: Run, state: runs.State, data, parts: cuts.Parts | None, strategy, flags: SimpleNamespace) -> None:
     """Everything that takes long."""
     try:
         feed = _feed(run.recipe, state.model, data, parts, flags)
@@ -95,7 +95,7 @@ def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> run
     """The model, an optimizer for the heads, one for the backbone where it trains, and the averages."""
     groups = []
     with strategy.scope():
-        auxiliary = zoo.with_auxiliary_head(
+        auxiliary = classifier.with_auxiliary_head(
             model, recipe.model, recipe.batch_norm_momentum, recipe.seed) if recipe.aux_weight else None
         head, backbone = (model.get_layer(part).trainable_variables for part in ('head', 'backbone'))
         if auxiliary:
@@ -121,7 +121,7 @@ def _switch_off_unused(run: Run, state: runs.State) -> None:
     unused = [label for label, count in enumerate(run.records['per_class']) if not count]
     heads = [state.model.get_layer('head'), *([state.auxiliary.head] if state.auxiliary else [])]
     for head in heads:
-        zoo.switch_off(head, unused)
+        classifier.switch_off(head, unused)
 
 
 # The loop -------------------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def training_step(
     def gradients(images, labels):
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
-            answers = zoo.training_logits(network, images, state.auxiliary)
+            answers = classifier.training_logits(network, images, state.auxiliary)
             losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
                       for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
@@ -312,7 +312,7 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
                     'or --override to go on with the old value.')
 
 
-def _feed(recipe: recipes.Recipe, model, data, parts: zoo.Parts | None, flags: SimpleNamespace) -> Feed:
+def _feed(recipe: recipes.Recipe, model, data, parts: cuts.Parts | None, flags: SimpleNamespace) -> Feed:
     engine = engines.choose(flags.engine, recipe.mixed_precision)
     if parts is None:
         if flags.engine:

@@ -5,7 +5,7 @@ import pytest
 
 from finetune import batches, engines, images, inference, records
 from finetune.lazy import tf
-from finetune.models import zoo
+from finetune.models import classifier
 from tests import toy_records
 
 
@@ -27,7 +27,7 @@ def names(dataset, steps):
 def test_every_image_counts_once_with_a_partial_last_batch(toy, towers, batch_size):
     strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'][:towers])
     with strategy.scope():
-        model = zoo.build('toy', 4, image_size=16)
+        model = classifier.build('toy', 4, image_size=16)
     seen = []
     pictures = batches.for_evaluation(toy, 'validation', 16, 0.875, batch_size)
     outputs = inference.outputs(engines.function(model), pictures, strategy, seen.append)
@@ -41,9 +41,9 @@ def test_two_towers_answer_as_one_does(toy):
     answers = {}
     for towers in (1, 2):
         strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'][:towers])
-        zoo.start_afresh(seed=1)
+        classifier.start_afresh(seed=1)
         with strategy.scope():
-            model = zoo.build('toy', 4, image_size=16)
+            model = classifier.build('toy', 4, image_size=16)
         outputs = inference.outputs(
             engines.function(model), batches.for_evaluation(toy, 'validation', 16, 0.875, 3), strategy)
         answers[towers] = dict(zip(outputs.filenames, outputs.logits, strict=True))

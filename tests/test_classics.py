@@ -5,7 +5,7 @@ import pytest
 
 from finetune.errors import Error
 from finetune.lazy import keras, tf
-from finetune.models import densenet_bc, resnet_cifar, zoo
+from finetune.models import classifier, densenet_bc, resnet_cifar, zoo
 
 PARAMETERS = {  # (network, size in px, outputs): parameters that train. Outputs are N + 1 for N classes.
     ('mnist_cnn', 28, 10): 832 + 51_264 + 3_212_288 + 10_250,
@@ -29,7 +29,7 @@ def count(variables) -> int:
 @pytest.mark.parametrize(('name', 'size', 'outputs'), [
     pytest.param(*key, marks=pytest.mark.slow if key[0] in SLOW else []) for key in PARAMETERS])
 def test_a_classic_has_the_parameters_of_the_original(name, size, outputs):
-    model = zoo.build(name, outputs, image_size=size)
+    model = classifier.build(name, outputs, image_size=size)
     assert count(model.trainable_variables) == PARAMETERS[name, size, outputs]
 
 
@@ -60,7 +60,7 @@ def test_alexnet_keeps_the_pixels_of_a_small_picture():
 
 
 def test_averaging_before_the_last_convolution_of_all_cnn_changes_no_number():
-    model = zoo.build('all_cnn', 10, image_size=16, width=0.1)
+    model = classifier.build('all_cnn', 10, image_size=16, width=0.1)
     pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     logits = model.get_layer('head').get_layer('logits')
     convolved = tf.nn.conv2d(model.get_layer('backbone')(pictures), logits.kernel.value[None, None], 1, 'VALID')
@@ -72,7 +72,7 @@ def test_averaging_before_the_last_convolution_of_all_cnn_changes_no_number():
     ('mnist_cnn', {'dropout'}), ('alexnet', {'dropout6', 'dropout'}), ('all_cnn', {'dropout3', 'dropout6'}),
     ('resnet20_cifar', {'dropout'})])
 def test_dropout_acts_where_the_original_has_it(name, places):
-    model = zoo.build(name, 10, image_size=28, width=0.1, dropout=0.5)
+    model = classifier.build(name, 10, image_size=28, width=0.1, dropout=0.5)
     inside = [layer for part in ('backbone', 'head') for layer in model.get_layer(part).layers]
     acting = {layer.name for layer in inside if isinstance(layer, keras.layers.Dropout) and layer.rate}
     assert acting == places
@@ -81,13 +81,13 @@ def test_dropout_acts_where_the_original_has_it(name, places):
 def test_a_picture_is_standardized_as_tensorflow_does_it():
     random = np.random.default_rng(0)
     pictures = np.stack([random.random((8, 8, 3)), np.full((8, 8, 3), 0.7), 0.01 * random.random((8, 8, 3))])
-    layer = zoo.build('resnet20_cifar', 3, image_size=8, width=0.1).get_layer('pixel_range')
+    layer = classifier.build('resnet20_cifar', 3, image_size=8, width=0.1).get_layer('pixel_range')
     np.testing.assert_allclose(
         layer(pictures.astype(np.float32)), tf.image.per_image_standardization(pictures), atol=1e-4)
 
 
 def test_densenet_sees_pixels_of_mean_0_and_deviation_1():
-    layer = zoo.build('densenet_bc', 3, image_size=8, width=0.1).get_layer('pixel_range')
+    layer = classifier.build('densenet_bc', 3, image_size=8, width=0.1).get_layer('pixel_range')
     mean, std = np.array(zoo.CIFAR_MEAN), np.array(zoo.CIFAR_STD)
     pixels = (np.stack([mean, mean + std]) / 255).astype(np.float32).reshape(1, 1, 2, 3)
     np.testing.assert_allclose(layer(pixels)[0, 0], [[0, 0, 0], [1, 1, 1]], atol=1e-5)

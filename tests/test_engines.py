@@ -7,7 +7,7 @@ from finetune import engines, pretrained, runs
 from finetune import recipe as recipes
 from finetune.errors import UsageError
 from finetune.lazy import tf
-from finetune.models import zoo
+from finetune.models import classifier
 
 needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
 
@@ -27,7 +27,7 @@ def test_openvino_answers_as_tensorflow_does():
 
 @needs_openvino
 def test_any_batch_size_runs():
-    logits_of = engines.function(zoo.build('toy', 4, image_size=16), 'openvino')
+    logits_of = engines.function(classifier.build('toy', 4, image_size=16), 'openvino')
     assert [logits_of(tf.zeros((size, 16, 16, 3))).shape[0] for size in (1, 7, 32)] == [1, 7, 32]
 
 

@@ -13,7 +13,7 @@ from finetune import batches, engines, features, images, inference, records
 from finetune.errors import Error
 from finetune.features import Wanted
 from finetune.lazy import tf
-from finetune.models import zoo
+from finetune.models import classifier, cuts, zoo
 from finetune.runs import Run
 from tests import toy_net, toy_records
 from tests.test_train import assert_equal_variables, train_toy, variables
@@ -35,18 +35,18 @@ def directory(data):
     return directory
 
 
-def classifier(freeze_before: str = '', seed: int = 1, feature_layers=()):
-    zoo.start_afresh(seed)
-    model = zoo.build('toy', 4, image_size=16, seed=seed, feature_layers=feature_layers)
+def toy_classifier(freeze_before: str = '', seed: int = 1, feature_layers=()):
+    classifier.start_afresh(seed)
+    model = classifier.build('toy', 4, image_size=16, seed=seed, feature_layers=feature_layers)
     if freeze_before:
-        zoo.freeze_before(model, freeze_before)
+        classifier.freeze_before(model, freeze_before)
     else:
         model.get_layer('backbone').trainable = False
     return model
 
 
 def wanted(data, model, views: int = 1, **changes) -> Wanted:
-    known = Wanted(data, 'train', zoo.parts(model), 16, 0.875, views, images.DISTORTIONS['inception'], 1, 'float16')
+    known = Wanted(data, 'train', cuts.parts(model), 16, 0.875, views, images.DISTORTIONS['inception'], 1, 'float16')
     return dataclasses.replace(known, **changes)
 
 
@@ -60,10 +60,10 @@ def whole_files(directory) -> dict[str, bytes]:
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float16', 1e-3), ('float32', 1e-5)])
 @pytest.mark.parametrize('freeze_before', ['', 'last'])
 def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_path, freeze_before, dtype, tolerance):
-    model = classifier(freeze_before)
+    model = toy_classifier(freeze_before)
     model.get_layer('head').set_weights([50 * array for array in model.get_layer('head').get_weights()])
     kept = features.find_or_compute(wanted(data, model, dtype=dtype), tmp_path)
-    from_features = inference.outputs(engines.function(zoo.parts(model).trained), kept.for_evaluation(4))
+    from_features = inference.outputs(engines.function(cuts.parts(model).trained), kept.for_evaluation(4))
     pictures = batches.for_evaluation(data, 'train', 16, 0.875, 4)
     from_pictures = inference.outputs(engines.function(model), pictures)
     np.testing.assert_array_equal(from_features.labels, from_pictures.labels)
@@ -76,8 +76,8 @@ def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_pa
     [('last', 'sum'), ('sum', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
 def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, trainable_from, cut):
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
-    model = classifier(trainable_from)
-    parts = zoo.parts(model)
+    model = toy_classifier(trainable_from)
+    parts = cuts.parts(model)
     assert (parts and parts.cut) == cut
     if parts:
         pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
@@ -93,8 +93,8 @@ def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut
     monkeypatch, read, trainable_from, cut
 ):
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
-    model = classifier(trainable_from, feature_layers=read.split(','))
-    parts = zoo.parts(model)
+    model = toy_classifier(trainable_from, feature_layers=read.split(','))
+    parts = cuts.parts(model)
     assert parts.cut == cut
     pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
     np.testing.assert_allclose(parts.trained(parts.frozen(pictures)), model(pictures), atol=1e-6)
@@ -102,8 +102,8 @@ def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut
 
 def test_where_nothing_with_weights_trains_in_the_backbone_the_head_alone_does(monkeypatch):
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
-    model = classifier('sum', feature_layers=('sum',))
-    assert zoo.parts(model).head_only
+    model = toy_classifier('sum', feature_layers=('sum',))
+    assert cuts.parts(model).head_only
 
 
 def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
@@ -115,18 +115,18 @@ def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
 
 
 def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
-    known = wanted(data, classifier(), views=2)
+    known = wanted(data, toy_classifier(), views=2)
     other_records = toy_records.write(tmp_path / 'other', train=21, seed=7)
     changed = {
         'as it was': known,
         'records': dataclasses.replace(known, records=records.open_records(other_records)),
         'split': dataclasses.replace(known, split='validation'),
-        'weights': dataclasses.replace(known, parts=zoo.parts(classifier(seed=2))),
+        'weights': dataclasses.replace(known, parts=cuts.parts(toy_classifier(seed=2))),
         'layers that the head reads': dataclasses.replace(
-            known, parts=zoo.parts(classifier(feature_layers=('last_conv', 'first_bn')))),
+            known, parts=cuts.parts(toy_classifier(feature_layers=('last_conv', 'first_bn')))),
         'their order': dataclasses.replace(
-            known, parts=zoo.parts(classifier(feature_layers=('first_bn', 'last_conv')))),
-        'cut': dataclasses.replace(known, parts=zoo.parts(classifier('last'))),
+            known, parts=cuts.parts(toy_classifier(feature_layers=('first_bn', 'last_conv')))),
+        'cut': dataclasses.replace(known, parts=cuts.parts(toy_classifier('last'))),
         'image size': dataclasses.replace(known, image_size=20),
         'crop': dataclasses.replace(known, crop_fraction=1.0),
         'views': dataclasses.replace(known, views=3),
@@ -136,16 +136,16 @@ def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
     }
     keys = {what: each.key for what, each in changed.items()}
     assert len(set(keys.values())) == len(keys), keys
-    assert wanted(data, classifier(), views=2).key == keys['as it was']
+    assert wanted(data, toy_classifier(), views=2).key == keys['as it was']
 
 
 def test_seed_and_distortion_do_not_matter_where_only_the_central_view_is_kept(data):
-    known = wanted(data, classifier())
+    known = wanted(data, toy_classifier())
     assert dataclasses.replace(known, seed=2, distortion=images.DISTORTIONS['mild']).key == known.key
 
 
 def test_a_killed_pass_goes_on_where_it_stopped_and_ends_with_the_same_bytes(data, tmp_path, monkeypatch, capfd):
-    known = wanted(data, classifier(), views=2)
+    known = wanted(data, toy_classifier(), views=2)
     monkeypatch.setattr(features, 'PASS_BATCH', 8)
     monkeypatch.setattr(features, 'SECONDS_BETWEEN_NOTES', 0)
     features.find_or_compute(known, tmp_path / 'whole')
@@ -171,7 +171,7 @@ def test_a_killed_pass_goes_on_where_it_stopped_and_ends_with_the_same_bytes(dat
 
 
 def test_a_file_that_is_cut_short_is_computed_again(data, tmp_path):
-    known = wanted(data, classifier())
+    known = wanted(data, toy_classifier())
     features.find_or_compute(known, tmp_path)
     before = whole_files(tmp_path)
     os.truncate(tmp_path / known.key / 'features.npy', 500)
@@ -180,7 +180,7 @@ def test_a_file_that_is_cut_short_is_computed_again(data, tmp_path):
 
 
 def test_the_second_of_two_runs_at_once_waits_for_the_first(data, tmp_path, monkeypatch, capfd):
-    known = wanted(data, classifier())
+    known = wanted(data, toy_classifier())
     place = tmp_path / known.key
     place.mkdir()
     with features._lock(place):
@@ -198,11 +198,11 @@ def test_a_full_disk_is_said_before_anything_is_computed(data, tmp_path, monkeyp
     usage = collections.namedtuple('usage', 'total used free')
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10**9, 10**9, 100))
     with pytest.raises(Error, match='--feature_dir'):
-        features.find_or_compute(wanted(data, classifier()), tmp_path)
+        features.find_or_compute(wanted(data, toy_classifier()), tmp_path)
 
 
 def test_outputs_too_large_for_float16_are_said(data, tmp_path):
-    model = classifier()
+    model = toy_classifier()
     conv = model.get_layer('backbone').get_layer('last_conv')
     conv.set_weights([1e6 * np.abs(array) for array in conv.get_weights()])
     with pytest.raises(Error, match='--feature_dtype=float32'):
@@ -216,7 +216,7 @@ def test_outputs_too_large_for_float16_are_said(data, tmp_path):
 def kept(data, tmp_path_factory):
     toy_network = pytest.MonkeyPatch()
     toy_network.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
-    computed = features.find_or_compute(wanted(data, classifier(), views=3), tmp_path_factory.mktemp('features'))
+    computed = features.find_or_compute(wanted(data, toy_classifier(), views=3), tmp_path_factory.mktemp('features'))
     toy_network.undo()
     return computed
 
@@ -302,7 +302,7 @@ def test_without_the_cache_the_same_things_train(data, directory, tmp_path):
         train_toy(data.directory, tmp_path / cache, *flags)
     assert len(whole_files(directory)) == 2  # Of the first run.
     on, off = (Run(tmp_path / cache).load('last', averages=False).model for cache in ('on', 'off'))
-    for one, other, first in zip(on.weights, off.weights, classifier('last').weights, strict=True):
+    for one, other, first in zip(on.weights, off.weights, toy_classifier('last').weights, strict=True):
         moved = [not np.array_equal(each, first) for each in (one, other)]
         assert moved == [one.trainable] * 2, one.path
 

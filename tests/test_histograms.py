@@ -5,7 +5,7 @@ import pytest
 
 from finetune import batches, histograms, logs, records, train
 from finetune.lazy import keras, tf
-from finetune.models import zoo
+from finetune.models import classifier, cuts
 from finetune.runs import Run
 from tests import toy_records
 
@@ -64,11 +64,11 @@ def test_to_look_changes_nothing(data, tmp_path):
 
 @pytest.mark.parametrize(('cut', 'names'), [('last_conv', ['last_conv']), (None, [])])
 def test_of_a_network_that_trains_from_kept_features_only_the_trained_part_is_looked_at(cut, names):
-    model = zoo.build('toy', 3, image_size=16)
+    model = classifier.build('toy', 3, image_size=16)
     model.get_layer('backbone').trainable = bool(cut)
     if cut:
-        zoo.freeze_before(model, cut)
-    trained = zoo.parts(model).trained
+        classifier.freeze_before(model, cut)
+    trained = cuts.parts(model).trained
     kept = np.ones((2, *trained.input_shape[1:]), np.float32)
     assert list(histograms.zeros_behind_relus(trained)(kept)) == names
 

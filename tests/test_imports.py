@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).parents[1] / 'finetune'
 FLOORS = [
     ['errors', 'lazy', 'models.layers', 'schedules', 'signals', 'tfrecord'],
     ['terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'machine', 'metrics',
-     'models.all_cnn', 'models.alexnet', 'models.auxiliary', 'models.densenet_bc', 'models.mnist_cnn',
+     'models.all_cnn', 'models.alexnet', 'models.auxiliary', 'models.cuts', 'models.densenet_bc', 'models.mnist_cnn',
      'models.resnet_cifar', 'optimize', 'regression', 'towers', 'workers'],
     ['catalogue', 'drawings', 'gate', 'logs', 'models.zoo', 'records', 'staging', 'weights'],
-    ['batches', 'histograms', 'recipe', 'results', 'sources', 'sources.labels'],
+    ['batches', 'histograms', 'models.classifier', 'recipe', 'results', 'sources', 'sources.labels'],
     ['features', 'runs', 'sources.folders', 'sources.pixels', 'conversion'],
     ['briefing', 'feeds', 'pretrained', 'sources.cifar10', 'sources.mnist_csv', 'sources.tfds'],
     ['journal', 'plan'],

@@ -3,7 +3,7 @@ import pytest
 
 from finetune import optimize
 from finetune.lazy import keras, tf
-from finetune.models import zoo
+from finetune.models import classifier
 
 
 def test_the_learning_rate_steps_down_and_does_not_slide():
@@ -65,7 +65,7 @@ def test_every_optimizer_goes_downhill(name):
 
 @pytest.fixture
 def model():
-    return zoo.build('toy', 3, image_size=16)
+    return classifier.build('toy', 3, image_size=16)
 
 
 def test_averages_warm_up_instead_of_clinging_to_the_first_weights(model):

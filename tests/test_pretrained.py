@@ -11,7 +11,7 @@ import pytest
 from finetune import pretrained, recipe, runs, train, weights
 from finetune.errors import Error
 from finetune.lazy import keras
-from finetune.models import zoo
+from finetune.models import classifier, zoo
 from finetune.runs import Run
 from tests import toy_net, toy_records, toy_run
 from tests.shared import FLOWERS, WEIGHTS, needs_flowers, needs_weights
@@ -92,7 +92,7 @@ def test_an_output_is_on_where_there_are_pictures_whatever_it_was_in_the_run_bef
     assert train_toy(tmp_path / before, tmp_path / 'first', '--model=toy', '--max_steps=1') == 0
     assert restart(tmp_path / then, tmp_path / 'second', f'--pretrained={tmp_path}/first') == 0
     (first_kernel, first_bias), (kernel, bias) = (weights_of(tmp_path / name, 'head') for name in ('first', 'second'))
-    assert (bias[0] == zoo.NEVER) == (then == 'none')
+    assert (bias[0] == classifier.NEVER) == (then == 'none')
     np.testing.assert_array_equal(bias[1:], first_bias[1:])
     np.testing.assert_array_equal(kernel[:, 1:], first_kernel[:, 1:])
 
@@ -266,7 +266,7 @@ def test_every_network_takes_pixels_between_0_and_1():
                'nasnet_mobile': 'nasnet', 'inception_resnet_v2': 'inception_resnet_v2', 'mobilenet': 'mobilenet'}
     for name, module in modules.items():
         pixels = zoo.NETS[name].pixels
-        ours = zoo.layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr)(grey / 255)
+        ours = classifier.layers.PixelRange(pixels.scale, pixels.offset, pixels.bgr)(grey / 255)
         theirs = getattr(keras.applications, module).preprocess_input(grey.copy())
         np.testing.assert_allclose(ours, theirs, atol=2e-4, err_msg=name)
 
@@ -275,11 +275,11 @@ def test_every_network_takes_pixels_between_0_and_1():
 def test_the_beginning_of_a_network_gets_its_own_weights_from_a_file_of_all(monkeypatch, tmp_path, feature_layers):
     """Keras 3 files number layers of a kind; without `left`, `right` would be the second convolution instead."""
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
-    zoo.start_afresh(seed=5)
+    classifier.start_afresh(seed=5)
     stored = zoo.backbone('toy', 16)
     stored.save_weights(tmp_path / 'all.weights.h5')
-    zoo.start_afresh(seed=6)
-    model = zoo.build('toy', 3, image_size=16, feature_layers=feature_layers)
+    classifier.start_afresh(seed=6)
+    model = classifier.build('toy', 3, image_size=16, feature_layers=feature_layers)
     source = pretrained.Source('all', weights.read(tmp_path / 'all.weights.h5'))
     report = pretrained.restore(model, source, ('background', 'a', 'b'), fine_tune=True)
     for layer in model.get_layer('backbone').layers:

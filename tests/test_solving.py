@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune import batches, engines, eval, inference, records, train
-from finetune.models import zoo
+from finetune.models import classifier
 from finetune.runs import Run
 from tests import toy_records
 from tests.test_train import assert_equal_variables, variables
@@ -33,7 +33,7 @@ def test_the_head_that_is_solved_for_knows_the_pictures(data, tmp_path, capfd, f
     model = Run(tmp_path / 'run').load('last').model
     found = inference.outputs(engines.function(model), batches.for_evaluation(data, 'validation', 16, 0.875, 4))
     np.testing.assert_array_equal(found.logits.argmax(axis=1), found.labels)
-    assert (found.logits[:, 0] <= zoo.NEVER).all()  # No training picture is background.
+    assert (found.logits[:, 0] <= classifier.NEVER).all()  # No training picture is background.
 
 
 def test_a_head_that_is_solved_for_needs_no_second_time(data, tmp_path, capfd):

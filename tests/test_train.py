@@ -9,7 +9,7 @@ import pytest
 
 from finetune import journal, recipe, records, runs, train
 from finetune.lazy import keras, tf
-from finetune.models import zoo
+from finetune.models import classifier
 from finetune.runs import Run
 from tests import toy_records
 
@@ -43,7 +43,7 @@ def test_an_auxiliary_head_trains_and_leaves_the_answers_to_the_network_it_was_i
     auxiliary = {name: value for name, value in variables(tmp_path / 'run').items() if name.startswith('auxiliary')}
     assert len(auxiliary) == 10  # Three kernels, the bias of the logits, three of each of two batch norms.
     biases = [value for name, value in auxiliary.items() if 'logits' in name and value.ndim == 1]
-    assert biases[0][0] == zoo.NEVER and biases[0][1:].any()  # The background is off here too; the rest has moved.
+    assert biases[0][0] == classifier.NEVER and biases[0][1:].any()  # Off here too; the rest has moved.
     trained = Run(tmp_path / 'run').load().model
     assert trained.count_params() == runs.build_model(Run(tmp_path / 'run').recipe, 4).count_params()
     assert len(trained.outputs) == 1
@@ -149,7 +149,7 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_only(data, tmp_p
     run = Run.create(tmp_path / 'run', planned, opened.labels, {'fingerprint': '', 'per_class': [0, 8, 8, 8]})
     strategy = tf.distribute.get_strategy()
     state = train.build_state(run, 24, strategy)
-    zoo.switch_off(state.model.get_layer('head'), [0])
+    classifier.switch_off(state.model.get_layer('head'), [0])
     batch = {'image': tf.zeros([8, 16, 16, 3]), 'label': tf.ones([8], tf.int32)}
     kernels = [v.numpy() for v in state.model.trainable_variables if v.name == 'kernel']
     assert len(kernels) == 3

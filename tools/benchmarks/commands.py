@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from finetune import feeds
-from tools.benchmarks.networks import classifier, training_step
+from tools.benchmarks.networks import prepared, training_step
 from tools.benchmarks.place import Place, printed_by
 from tools.benchmarks.turns import in_turn, rate, spread
 
@@ -80,7 +80,7 @@ def cold(place: Place) -> Iterator[dict]:
     printed_by('finetune', 'eval', f'--checkpoint_dir={place.scratch}/cold_run_1', f'--data_dir={place.records}',
                '--run_once')
     seconds += time.monotonic() - started
-    recipe, model, data = classifier(place, *flags[1:3])
+    recipe, model, data = prepared(place, *flags[1:3])
     update = training_step(recipe, model, data, model)
     pictures = iter(feeds.of_pictures(model, recipe, data, None).training(0))
 

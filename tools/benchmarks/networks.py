@@ -9,7 +9,7 @@ import numpy as np
 from finetune import batches, engines, feeds, images, inference, pretrained, records, regression, runs, train
 from finetune import recipe as recipes
 from finetune.lazy import keras, tf
-from finetune.models import zoo
+from finetune.models import cuts
 from tools.benchmarks.place import Place
 from tools.benchmarks.turns import in_turn, rate, spread
 
@@ -17,7 +17,7 @@ BATCH = 32
 BUFFERED = 4  # Batches that a pipeline may have ready.
 
 
-def classifier(place: Place, *flags: str):
+def prepared(place: Place, *flags: str):
     """(recipe, model with pretrained weights, records) as `finetune train` with these flags would have them."""
     data = records.open_records(place.records)
     given = train.FLAGS.parse([f'--data_dir={place.records}', '--fine_tune', *flags])
@@ -59,7 +59,7 @@ def _pictures_a_second(dataset, count: int = 80) -> Callable[[], float]:
 
 def step(place: Place) -> Iterator[dict]:
     """Training from records against the same step fed with one constant batch: what the input costs."""
-    recipe, model, data = classifier(place, '--model=mobilenet_v2', f'--pretrained={place.mobilenet}')
+    recipe, model, data = prepared(place, '--model=mobilenet_v2', f'--pretrained={place.mobilenet}')
     update = training_step(recipe, model, data, model)
     from_records = iter(feeds.of_pictures(model, recipe, data, None).training(0))
     constant = next(from_records)
@@ -94,8 +94,8 @@ def training_step(recipe: recipes.Recipe, model, data, network) -> Callable:
 def blocks(place: Place) -> Iterator[dict]:
     """The last blocks from stored activations, against the same training without them."""
     flags = ('--model=mobilenet_v2', f'--pretrained={place.mobilenet}', '--trainable_from=block_13')
-    recipe, model, data = classifier(place, *flags)
-    parts = zoo.parts(model)
+    recipe, model, data = prepared(place, *flags)
+    parts = cuts.parts(model)
     kept = feeds.of_features(
         parts, recipe, data, place.scratch / 'features', engines.choose(None), None)
     pictures = feeds.of_pictures(model, recipe, data, None)
@@ -114,8 +114,8 @@ def blocks(place: Place) -> Iterator[dict]:
 def features(place: Place) -> Iterator[dict]:
     """The pass over frozen layers with OpenVINO, against TensorFlow."""
     for name, weights in {'mobilenet_v2': place.mobilenet, 'inception_v3': place.inception}.items():
-        recipe, model, data = classifier(place, f'--model={name}', f'--pretrained={weights}', '--freeze_backbone')
-        frozen = zoo.parts(model).frozen
+        recipe, model, data = prepared(place, f'--model={name}', f'--pretrained={weights}', '--freeze_backbone')
+        frozen = cuts.parts(model).frozen
         sides = []
         for engine in ('openvino', 'tensorflow'):
             outputs_of = engines.function(frozen, engine)
@@ -129,7 +129,7 @@ def features(place: Place) -> Iterator[dict]:
 
 def eval(place: Place) -> Iterator[dict]:
     """Evaluating records, against keras.Model.evaluate on the same pictures and weights."""
-    _, model, data = classifier(place, '--model=mobilenet_v2', f'--pretrained={place.mobilenet}')
+    _, model, data = prepared(place, '--model=mobilenet_v2', f'--pretrained={place.mobilenet}')
     logits_of = engines.function(model, engines.choose(None))
     total = data.split('validation').records
 
