@@ -9,7 +9,7 @@ from finetune.models import cuts
 from finetune.recipe import Recipe
 from finetune.records import Records
 
-FEATURES_AT_A_TIME = 1024  # In validation: a head takes microseconds for each.
+FEATURES_AT_A_TIME = 256  # In validation: a head takes microseconds for each.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,8 @@ over the features, whatever the seed. How much weight decay is good is asked of 
 out (of all tenths in turn, where pictures are few); then the head is fitted to all of them.
 """
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +53,15 @@ def fit(
     kernel = np.zeros((features.shape[2], classes), np.float32)
     bias = np.zeros(classes, np.float32)
     kernel[:, occurring], bias[occurring] = problem.raw(weights)
+    del problem
+    _give_memory_back()
     return kernel, bias, loss
+
+
+def _give_memory_back() -> None:
+    """What was freed, to the system: the C library would keep most of it."""
+    with contextlib.suppress(AttributeError, OSError):  # Not that of GNU.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tuple[float, np.ndarray]:
