@@ -60,11 +60,12 @@ def list_pictures(
     except OSError as error:
         raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
     for entry in entries:
-        if _is_folder(entry) and (reason := _why_ignored(entry)):
+        is_folder = _is_folder(entry)
+        if is_folder and (reason := _why_ignored(entry.name, is_folder)):
             listing.skipped.append(Skip(entry.path, reason, 'a folder that the system or a tool leaves behind'))
-        elif _is_folder(entry) and entry.is_symlink() and not follow_symlinks:
+        elif is_folder and entry.is_symlink() and not follow_symlinks:
             listing.skipped.append(Skip(entry.path, 'symlink', 'a symbolic link (--no_symlinks)'))
-        elif _is_folder(entry):
+        elif is_folder:
             listing.pictures[entry.name] = []
             _walk(listing, entry.name, b'', recursive)
             listing.pictures[entry.name].sort()
@@ -109,8 +110,9 @@ class ClassFolders:
         if self.loader.max_side or self.loader.short_side:
             return 0
         step = -(-sum(self.per_label) // SIZES_ASKED) or 1
-        sample = itertools.islice(self.images(seed=0), 0, None, step)
-        sizes = [_size(self.path(image)) for image in sample if SUFFIXES[_suffix(image.filename)] == 'JPEG']
+        paths = (b'/'.join((self._listing.directory, folder, name))
+                 for folder, names in zip(self._folders, self._names, strict=True) for name in names)
+        sizes = [_size(path) for path in itertools.islice(paths, 0, None, step) if SUFFIXES[_suffix(path)] == 'JPEG']
         return step * sum(size for size in sizes if size <= self.loader.limits.max_bytes)  # Larger ones are rejected.
 
     def remarks(self) -> Iterator[str]:
@@ -167,11 +169,11 @@ class FolderLoader:
 # ---- walking ----
 
 
-def _why_ignored(entry: os.DirEntry) -> str | None:
+def _why_ignored(name: bytes, is_folder: bool) -> str | None:
     """The reason to pass over what nobody made as a class or a picture, at any depth."""
-    if entry.name.startswith(b'.'):
-        return 'hidden_folder' if _is_folder(entry) else 'hidden_file'
-    if entry.name in SYSTEM_FOLDERS and _is_folder(entry):
+    if name.startswith(b'.'):
+        return 'hidden_folder' if is_folder else 'hidden_file'
+    if name in SYSTEM_FOLDERS and is_folder:
         return 'system_folder'
     return None
 
@@ -188,11 +190,12 @@ def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> Non
 
 
 def _list(listing: Listing, entry: os.DirEntry, folder: bytes, name: bytes, recursive: bool) -> None:
-    if reason := _why_ignored(entry):
+    is_folder = _is_folder(entry)  # Once: of a link, it has to be asked of the disk.
+    if reason := _why_ignored(entry.name, is_folder):
         listing.ignored[reason] += 1
-    elif _is_folder(entry) and recursive and not entry.is_symlink():
+    elif is_folder and recursive and not entry.is_symlink():
         _walk(listing, folder, name, recursive)
-    elif _is_folder(entry):
+    elif is_folder:
         listing.skipped.append(Skip(entry.path, *_why_not_read(entry)))
     elif _suffix(name) not in SUFFIXES:
         listing.ignored['not_an_image_suffix'] += 1
