@@ -30,7 +30,7 @@ def introduce(run: Run, state: runs.State, data, strategy, start: list[str], par
                    *([f'{extra:,} more in a new auxiliary head on {zoo.find(recipe.model).auxiliary}; its loss counts '
                       f'{recipe.aux_weight:g} times (--aux_weight)'] if extra else [])],
         **_about_length(recipe, parts),
-        'Features': _about_features(recipe, parts),
+        'Features': _about_features(recipe, state.model, parts),
         'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
         'Output': [f'{printable(run.directory)} (--train_dir)'],
     }
@@ -89,13 +89,13 @@ def _about_distortion(recipe: recipes.Recipe, parts: cuts.Parts | None) -> str:
     return f'distortion {recipe.distortion} (--distortion)'
 
 
-def _about_features(recipe: recipes.Recipe, parts: cuts.Parts | None) -> list[str]:
+def _about_features(recipe: recipes.Recipe, model, parts: cuts.Parts | None) -> list[str]:
     """How what is frozen is computed; nothing where nothing is."""
     if parts:
         views = f'{recipe.views} views' if recipe.views > 1 else 'the central view'
         return [f'all up to {parts.cut} is frozen: computed once for {views} of each picture (--views), kept in '
                 f'{recipe.feature_dtype} (--feature_dtype); --feature_cache=off computes it at every step']
-    if recipe.feature_cache == 'on' and recipe.trainable_from:
+    if recipe.feature_cache == 'on' and any(map(cuts.is_frozen, model.get_layer('backbone').layers)):
         return [f'no place before {recipe.trainable_from} has all paths of the network pass through it, so what is '
                 'frozen is computed at every step (--trainable_from)']
     return []

@@ -59,6 +59,7 @@ def _frozen(model):
 
     def outputs_of(images):
         with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in weights]):
-            return model(images, training=False)
+            # As float32: OpenVINO hands bfloat16 out under the name of float16.
+            return tf.cast(model(images, training=False), tf.float32)
 
     return _graph(outputs_of, model).get_concrete_function().graph.as_graph_def()

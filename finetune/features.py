@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune import batches, engines
+from finetune import batches, engines, records
 from finetune.errors import Error
 from finetune.images import Distortion
 from finetune.lazy import keras, tf
@@ -207,7 +207,10 @@ def _lock(place: Path) -> Iterator[None]:
 def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
     """Appends to the partial file, from the record that the last note of progress names on."""
     partial, note, header = place / 'partial.npy', place / 'progress.json', _header(wanted)
-    done = json.loads(note.read_text())['records'] if note.exists() and partial.exists() else 0
+    done = json.loads(note.read_text())['records'] if note.exists() else 0
+    if not partial.exists() or partial.stat().st_size < len(header) + done * wanted.row.itemsize:
+        done = 0
+        note.unlink(missing_ok=True)  # Or it would be believed of the rows to come.
     _announce(wanted, place, done)
     write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
     reading = Progress('Computing features', wanted.count, 'pictures')
@@ -226,6 +229,10 @@ def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
                 write_atomically(note, json.dumps({'records': progress.done}).encode())
                 noted = time.monotonic()
         _make_durable(file)
+    records.check_unchanged(wanted.records.directory, wanted.records.fingerprint)
+    if progress.done != wanted.count:
+        raise Error(f'{printable(wanted.records.directory)}: {wanted.split} has {progress.done} of {wanted.count} '
+                    'records. Build the records again.')
     partial.rename(place / 'features.npy')
     note.unlink(missing_ok=True)
 

@@ -186,6 +186,9 @@ STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type on
     'dropout', 'initial_learning_rate', 'num_epochs_per_decay', 'learning_rate_decay_factor', 'rmsprop_decay',
     'momentum', 'rmsprop_epsilon', 'weight_decay', 'gradient_clip', 'moving_average_decay', 'batch_size', 'max_steps',
     'epochs', 'patience', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs', 'keep_every_epochs')
+OF_FEATURES = ('views', 'feature_dtype', 'feature_dir', 'engine')  # That mean something where features are kept,
+OF_DISTORTION = (  # and where more than the central view is.
+    'distortion', 'min_crop_area', 'max_aspect', 'flip', 'color_distortion', 'shift')
 FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 CHANGEABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.metadata['changeable'])
 

@@ -22,7 +22,8 @@ WORSE = 1.1  # A held-out loss so many times the best one ends the search: weake
 PASSES = 500  # At most; fits of real features need 30 to 150.
 TOLERANCE = 1e-5  # Change of the loss, and
 SLOPE = 1e-5  # largest part of its gradient, at which a fit ends; smaller ones change no answer that we saw.
-MOST_BYTES = 2**32  # Of features in float32; a fit holds them once.
+MOST_BYTES = 2**32  # In float32: the features, which a fit holds once, and
+COPIES_BY_CLASS = 7  # targets, likelihoods, slopes: a number for every view and class each.
 PARTS = 32  # Tensors that hold the features, so that what is copied to make one is little.
 
 
@@ -43,10 +44,11 @@ def fit(
     Classes without pictures have zeros. `seed` decides which pictures are held out; `tell` hears of every weight decay
     that was tried.
     """
-    if 4 * features.size > MOST_BYTES:
-        raise Error(f'the features of {len(features)} pictures take {4 * features.size / 1e9:.0f} GB, too much to '
-                    'solve for the head at once. Train it step by step: add --epochs=10.')
     occurring = np.unique(labels)
+    needed = 4 * (features.size + COPIES_BY_CLASS * features.shape[0] * features.shape[1] * len(occurring))
+    if needed > MOST_BYTES:
+        raise Error(f'to solve for the head of {len(features)} pictures at once takes {needed / 1e9:.0f} GB, too much. '
+                    'Train it step by step: add --epochs=10.')
     problem = _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing)
     weight_decay, start = _choose(problem, seed, tell)
     weights, loss = problem.solve(weight_decay, start)

@@ -40,7 +40,7 @@ FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
 FLAGS.switch('histograms', False, 'show in TensorBoard, after every epoch, how the weights are spread and how much of '
-             'the output of each ReLU is zero')
+             'the output of each ReLU behind the frozen part is zero')
 FLAGS.number(
     'save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one',
     least=0)
@@ -80,8 +80,10 @@ def _work(run: Run, state: runs.State, data, parts: cuts.Parts | None, strategy,
         feed = _feed(run.recipe, state.model, data, parts, flags)
         work = solve_head if run.recipe.optimizer == 'regression' else train_steps
         work(run, state, feed, strategy, flags)
-    except tf.errors.DataLossError:
-        records.verify(data)  # If a shard is damaged, this names it.
+    except tf.errors.OpError as error:
+        records.check_unchanged(data.directory, data.fingerprint)
+        if isinstance(error, tf.errors.DataLossError):
+            records.verify(data)  # If a shard is damaged, this names it.
         raise
 
 
@@ -314,12 +316,22 @@ def _check_same(run: Run, typed: dict, data, override: bool) -> None:
 
 def _feed(recipe: recipes.Recipe, model, data, parts: cuts.Parts | None, flags: SimpleNamespace) -> Feed:
     engine = engines.choose(flags.engine, recipe.mixed_precision)
+    _warn_of_unused(flags, recipe, parts)
     if parts is None:
-        if flags.engine:
-            warn(f'--engine={flags.engine} is not used: no outputs of frozen layers are kept')
         return feeds.of_pictures(model, recipe, data, flags.num_preprocess_threads)
     directory = Path(flags.feature_dir or Path(flags.data_dir, 'features'))
     return feeds.of_features(parts, recipe, data, directory, engine, flags.num_preprocess_threads)
+
+
+def _warn_of_unused(flags: SimpleNamespace, recipe: recipes.Recipe, parts: cuts.Parts | None) -> None:
+    unused, reason = (), ''
+    if parts is None:
+        unused, reason = recipes.OF_FEATURES, 'no outputs of frozen layers are kept'
+    elif recipe.views == 1:
+        unused, reason = recipes.OF_DISTORTION, 'the central view alone is kept of each picture (--views)'
+    for name in unused:
+        if name in flags.given:
+            warn(f'--{name} is not used: {reason}')
 
 
 def _check_towers(recipe: recipes.Recipe, strategy) -> None:

@@ -26,6 +26,17 @@ def test_openvino_answers_as_tensorflow_does():
 
 
 @needs_openvino
+def test_openvino_gives_the_outputs_of_mixed_precision_as_they_are():
+    """Its own come as bfloat16 that is labelled float16: other numbers, and finite ones."""
+    classifier.start_afresh(seed=1, mixed_precision=True)
+    backbone = classifier.build('toy', 4, image_size=16).get_layer('backbone')
+    pictures = tf.random.stateless_uniform((5, 16, 16, 3), (1, 2))
+    ours, theirs = (tf.cast(engines.function(backbone, engine)(pictures), tf.float32) for engine in engines.ENGINES)
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=0.02)
+
+
+@needs_openvino
 def test_any_batch_size_runs():
     logits_of = engines.function(classifier.build('toy', 4, image_size=16), 'openvino')
     assert [logits_of(tf.zeros((size, 16, 16, 3))).shape[0] for size in (1, 7, 32)] == [1, 7, 32]

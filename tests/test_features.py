@@ -1,6 +1,7 @@
 import collections
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from finetune import batches, engines, features, images, inference, records
 from finetune.errors import Error
 from finetune.features import Wanted
-from finetune.lazy import tf
+from finetune.lazy import keras, tf
 from finetune.models import classifier, cuts, zoo
 from finetune.runs import Run
 from tests import toy_net, toy_records
@@ -111,6 +112,31 @@ def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
     assert not directory.exists()
 
 
+@pytest.mark.parametrize('trainable_from', ['', 'first_conv'])
+def test_nothing_is_kept_where_all_that_does_not_train_never_could(trainable_from):
+    """EfficientNet begins with the statistics of its pixels: kept behind those, all pictures would go undistorted."""
+    model = classifier.build('toy_normalizing', 3, image_size=16)
+    if trainable_from:
+        classifier.freeze_before(model, trainable_from)
+    assert cuts.parts(model) is None
+
+
+@pytest.mark.parametrize(('flags', 'unused'), [
+    (('--views=3', '--feature_dtype=float32'), ('--views', '--feature_dtype')),
+    (('--freeze_backbone', '--distortion=inception', '--noflip'), ('--distortion', '--flip')),
+    (('--freeze_backbone', '--views=2', '--distortion=inception'), ()),
+    (('--freeze_backbone',), ())])
+def test_flags_that_change_nothing_are_named(data, tmp_path, capfd, flags, unused):
+    assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1', *flags) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if 'not used' in line]
+    assert len(warnings) == len(unused) and all(name in line for name, line in zip(unused, warnings, strict=True))
+
+
+def test_a_network_that_trains_from_its_first_layer_on_is_not_said_to_be_frozen(data, tmp_path, capfd):
+    assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1', '--trainable_from=first_conv') == 0
+    assert 'frozen' not in capfd.readouterr().err
+
+
 # The file ----------------------------------------------------------------------------------------------
 
 
@@ -133,10 +159,16 @@ def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
         'distortion': dataclasses.replace(known, distortion=images.DISTORTIONS['mild']),
         'seed': dataclasses.replace(known, seed=2),
         'dtype': dataclasses.replace(known, dtype='float32'),
+        'engine': dataclasses.replace(known, engine='openvino'),
     }
     keys = {what: each.key for what, each in changed.items()}
     assert len(set(keys.values())) == len(keys), keys
     assert wanted(data, toy_classifier(), views=2).key == keys['as it was']
+    try:
+        keras.config.set_dtype_policy('mixed_bfloat16')
+        assert dataclasses.replace(known).key not in keys.values()
+    finally:
+        keras.config.set_dtype_policy('float32')
 
 
 def test_seed_and_distortion_do_not_matter_where_only_the_central_view_is_kept(data):
@@ -168,6 +200,56 @@ def test_a_killed_pass_goes_on_where_it_stopped_and_ends_with_the_same_bytes(dat
     features.find_or_compute(known, tmp_path / 'parts')
     assert '12 are done' in capfd.readouterr().err and sum(computed) == 21
     assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('lost', ['deleted', 'cut short'])
+def test_a_note_of_progress_counts_for_nothing_without_the_rows_that_it_counted(data, tmp_path, monkeypatch, lost):
+    """Rows of zeros would stand for them, with the label of the background."""
+    known = wanted(data, toy_classifier())
+    features.find_or_compute(known, tmp_path / 'whole')
+    monkeypatch.setattr(features, 'PASS_BATCH', 4)
+
+    def killed_after(batches: int, seconds_between_notes: int) -> None:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(features, 'SECONDS_BETWEEN_NOTES', seconds_between_notes)
+            rows_of = features._rows
+            patch.setattr(features, '_rows', lambda *args: _ending_after(batches, rows_of(*args)))
+            features.find_or_compute(known, tmp_path / 'parts')
+
+    killed_after(4, seconds_between_notes=0)
+    partial = tmp_path / 'parts' / known.key / 'partial.npy'
+    partial.unlink() if lost == 'deleted' else os.truncate(partial, 300)
+    killed_after(2, seconds_between_notes=10)
+    features.find_or_compute(known, tmp_path / 'parts')
+    assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
+def _ending_after(batches: int, rows):
+    yield from itertools.islice(rows, batches)
+    raise SystemExit
+
+
+def test_records_that_are_built_again_during_a_pass_are_not_kept_as_those_before(tmp_path, monkeypatch):
+    data = records.open_records(toy_records.write(tmp_path / 'records', train=21))
+    known, rows_of = wanted(data, toy_classifier()), features._rows
+
+    def replaced(*args):
+        yield from rows_of(*args)
+        shutil.rmtree(data.directory)
+        toy_records.write(data.directory, train=21, seed=7)
+
+    monkeypatch.setattr(features, '_rows', replaced)
+    with pytest.raises(Error, match='built again'):
+        features.find_or_compute(known, tmp_path / 'features')
+    assert not whole_files(tmp_path / 'features')
+
+
+def test_a_pass_over_fewer_records_than_there_should_be_is_not_kept(data, tmp_path, monkeypatch):
+    rows_of = features._rows
+    monkeypatch.setattr(features, '_rows', lambda *args: itertools.islice(rows_of(*args), 0))
+    with pytest.raises(Error, match='0 of 21 records'):
+        features.find_or_compute(wanted(data, toy_classifier()), tmp_path)
+    assert not whole_files(tmp_path)
 
 
 def test_a_file_that_is_cut_short_is_computed_again(data, tmp_path):

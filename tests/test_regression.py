@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from finetune import regression
+from finetune.errors import Error
 
 
 def blobs(records: int, views: int = 1, classes: int = 3, channels: int = 8, spread: float = 1.0, seed: int = 0):
@@ -100,7 +101,25 @@ def test_smoothed_labels_keep_the_logits_apart_by_less():
     assert np.ptp(logits(smoothed, features)[:, 1:]) < np.ptp(logits(plain, features)[:, 1:])
 
 
+def test_rounding_of_a_constant_feature_is_not_taken_for_information():
+    """Blown up to a deviation of 1, the last bit of float16 would count as much as a feature that says something."""
+    features, labels = blobs(60)
+    rounded = np.full((60, 1, 1), 1024.0)
+    rounded[labels == 1] += 1.0  # Float16's last place there.
+    kernel, _, _ = regression.fit(np.concatenate([features, rounded], axis=2).astype(np.float16), labels, 4, seed=1)
+    assert np.abs(kernel[-1]).max() < 1e-3
+
+
+def test_what_many_classes_take_counts_in_what_is_too_much(monkeypatch):
+    features, labels = blobs(200, classes=100, channels=2)
+    monkeypatch.setattr(regression, 'MOST_BYTES', 100_000)
+    regression.fit(features, labels % 2, 101, seed=1)
+    with pytest.raises(Error, match='too much'):
+        regression.fit(features, labels, 101, seed=1)
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_solving_holds_the_features_in_memory_once_and_gives_it_back():
     growth = """
 import os, resource

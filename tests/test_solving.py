@@ -36,6 +36,19 @@ def test_the_head_that_is_solved_for_knows_the_pictures(data, tmp_path, capfd, f
     assert (found.logits[:, 0] <= classifier.NEVER).all()  # No training picture is background.
 
 
+def test_the_head_is_solved_for_on_all_views_with_the_seed_and_the_smoothing_that_were_asked_for(
+        data, tmp_path, monkeypatch):
+    fit, asked = train.regression.fit, []
+
+    def noted(features, labels, classes, seed, *, label_smoothing, tell):
+        asked.append((features.shape[:2], seed, label_smoothing))
+        return fit(features, labels, classes, seed, label_smoothing=label_smoothing, tell=tell)
+
+    monkeypatch.setattr(train.regression, 'fit', noted)
+    assert solve_toy(data, tmp_path / 'run', '--views=2', '--seed=5', '--label_smoothing=0.1') == 0
+    assert asked == [((21, 2), 5, 0.1)]
+
+
 def test_a_head_that_is_solved_for_needs_no_second_time(data, tmp_path, capfd):
     solve_toy(data, tmp_path / 'run')
     before = variables(tmp_path / 'run')

@@ -18,7 +18,7 @@ class Parts:
 def parts(model) -> Parts | None:
     """Parts a classifier at the last place before its trained layers that everything passes through.
 
-    None where nothing is frozen, or where no such place has weights before it.
+    None where nothing is frozen, or where no such place has something frozen before it.
     """
     images = keras.Input(model.input_shape[1:], name='image')
     ranged = model.get_layer('pixel_range')(images)
@@ -45,7 +45,7 @@ def _last_cut(backbone):
     layers_ = backbone.layers  # In an order in which every layer comes after those it reads.
     first_trained = next(i for i, layer in enumerate(layers_) if layer.trainable_weights)
     for i in range(first_trained, 0, -1):
-        if not any(layer.weights for layer in layers_[:i]):
+        if not any(map(is_frozen, layers_[:i])):
             return None
         before = {id(layer) for layer in layers_[:i]}
         read_after = [tensor for layer in layers_[i:] for tensor in layer._inbound_nodes[0].input_tensors]
@@ -53,6 +53,11 @@ def _last_cut(backbone):
         if len(crossing) == 1:
             return next(iter(crossing.values()))
     return None
+
+
+def is_frozen(layer) -> bool:
+    """Whether it has weights that would train if they were asked to; the statistics of pixels never do."""
+    return bool(layer.weights) and not layer.trainable and not isinstance(layer, keras.layers.Normalization)
 
 
 def _maker(tensor):
