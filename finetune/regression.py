@@ -144,12 +144,12 @@ def _parts(features: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, standard deviation) of each channel; 1 for one that varies by less than its precision holds."""
+    """(mean, standard deviation) of each channel; infinite for one that varies by less than its precision holds."""
     count = features.shape[0] * features.shape[1]
     mean = sum(part.sum(axis=0, dtype=np.float64) for part in _parts(features)) / count
     squares = sum(np.square(part - mean.astype(np.float32)).sum(axis=0, dtype=np.float64) for part in _parts(features))
     deviation = np.sqrt(squares / count)
-    deviation[deviation <= np.finfo(features.dtype).eps * np.abs(mean)] = 1.0  # It says nothing: it is rounding.
+    deviation[deviation <= np.finfo(features.dtype).eps * np.abs(mean)] = np.inf  # It is rounding, and becomes 0.
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
