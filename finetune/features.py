@@ -32,7 +32,7 @@ from finetune.models import cuts
 from finetune.records import Records
 from finetune.terminal import Progress, printable, say
 
-FORMAT = 4  # Another one where the same facts would give other bytes.
+FORMAT = 5  # Another one where the same facts would give other bytes.
 PASS_BATCH = 32  # Pictures times views.
 IN_MEMORY = 2**30  # Bytes of features that training holds a copy of; larger files are read as it goes.
 SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.

@@ -44,7 +44,7 @@ def view(image, size: int, crop_fraction: float):
     """The evaluation view: the central `crop_fraction` of each side, resized to float32 [size, size, 3] in [0, 1]."""
     if crop_fraction < 1:
         image = tf.image.central_crop(image, crop_fraction)
-    return _resize(image, size, antialias=True)
+    return _resize(image, size, antialias=True) / 255.0
 
 
 def distort(image, size: int, distortion: Distortion, seed):
@@ -62,15 +62,15 @@ def distort(image, size: int, distortion: Distortion, seed):
     if distortion.shift:
         image = _shift(image, distortion, shift_seed)
     if distortion.color:
-        image = _recolor(image, distortion.color, color_seed)
-    return image
+        return _recolor(image, distortion.color, color_seed)
+    return image / 255.0
 
 
 def _resize(image, size: int, antialias: bool):
     """Antialiased, a large photograph shrinks to what the eye sees of it and not to every tenth pixel."""
     resized = tf.image.resize(image, (size, size), antialias=antialias)
     resized.set_shape((size, size, 3))
-    return resized / 255.0
+    return resized
 
 
 def _quickly_resize(image, size: int):
@@ -108,7 +108,7 @@ def _shift(image, distortion: Distortion, seed):
 
 
 def _recolor(image, strength: float, seed):
-    """Brightness, saturation, hue and contrast in one product; by way of HSV they take several times as long.
+    """Brightness, saturation, hue, contrast and [0, 255] to [0, 1] in one product; by way of HSV it takes far longer.
 
     In NTSC's terms a colour is its gray and its distance from gray, in two numbers: hue turns those, saturation
     multiplies them, contrast multiplies all, brightness adds.
@@ -116,10 +116,10 @@ def _recolor(image, strength: float, seed):
     brightness, saturation, hue, contrast = tf.unstack(strength * tf.random.stateless_uniform([4], seed, -1.0, 1.0))
     contrast, chroma, angle = 1 + 0.5 * contrast, 1 + 0.5 * saturation, 2 * math.pi * 0.2 * hue
     side = image.shape[0]
-    pixels = next(count for count in range(16, 0, -1) if side**2 % count == 0)  # A 3 x 3 matrix alone is slow.
-    shares = contrast * tf.stack([1.0, chroma * tf.cos(angle), chroma * tf.sin(angle)])
+    pixels = next(count for count in range(8, 0, -1) if side**2 % count == 0)  # A 3 x 3 matrix alone is slow.
+    shares = contrast / 255 * tf.stack([1.0, chroma * tf.cos(angle), chroma * tf.sin(angle)])
     matrix = tf.tensordot(shares, _color_matrices(pixels), 1)
-    gray = tf.reduce_mean(image[::8, ::8])  # Enough of it.
+    gray = tf.reduce_mean(image[::8, ::8]) / 255  # Enough of it.
     offset = brightness * 32 / 255 + (1 - contrast) * gray
     recolored = tf.reshape(image, (-1, 3 * pixels)) @ matrix + offset
     return tf.reshape(tf.clip_by_value(recolored, 0.0, 1.0), image.shape)
