@@ -90,14 +90,22 @@ class Loaded:
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Keeps a second training out of a run's directory; it goes with the process, however that ends."""
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / '.lock').open('w') as file:
+    path = directory / '.lock'
+    with path.open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Error(f'another training is writing to {printable(directory)}. Wait for it, or use another '
                         '--train_dir.') from None
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Another training has just begun there, or it is gone.
+                if is_new and list(directory.iterdir()) == [path]:  # A flag was wrong: there is no run.
+                    path.unlink()
+                    directory.rmdir()
 
 
 class Run:

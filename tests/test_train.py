@@ -239,3 +239,12 @@ def test_a_slow_input_is_named_once_with_what_helps(data, tmp_path, monkeypatch,
     monkeypatch.setattr(journal.Journal, 'next_batch', one_second_a_step)
     assert train_toy(data, tmp_path / 'run', '--max_steps=60') == 0
     assert capfd.readouterr().err.count('60% of the time goes into waiting for pictures') == said
+
+
+@pytest.mark.parametrize('was_there', [False, True])
+def test_a_typing_error_leaves_no_run_behind(data, tmp_path, capfd, was_there):
+    directory = tmp_path / 'run'
+    if was_there:
+        directory.mkdir()
+    assert train_toy(data, directory, '--max_steps=1', '--epochs=1') == 2
+    assert directory.exists() == was_there
