@@ -210,7 +210,7 @@ def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
     done = json.loads(note.read_text())['records'] if note.exists() else 0
     if not partial.exists() or partial.stat().st_size < len(header) + done * wanted.row.itemsize:
         done = 0
-        note.unlink(missing_ok=True)  # Or it would be believed of the rows to come.
+        note.unlink(missing_ok=True)  # It vouches for rows on the disk, and these are still to come.
     _announce(wanted, place, done)
     write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
     reading = Progress('Computing features', wanted.count, 'pictures')

@@ -177,6 +177,21 @@ def test_a_file_that_will_be_rejected_for_its_size_asks_for_no_room(tmp_path):
     assert source(tmp_path).stored_bytes() == room > 0
 
 
+def test_the_room_for_many_pictures_is_estimated_from_a_sample_of_all_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, 'SIZES_ASKED', 4)
+    for folder, size in {'cat': 1000, 'dog': 3000}.items():
+        (tmp_path / folder).mkdir()
+        for number in range(10):
+            (tmp_path / folder / f'{number}.jpg').write_bytes(bytes(size))
+    assert 30_000 < source(tmp_path).stored_bytes() < 50_000  # 40,000.
+
+
+def test_a_file_named_as_a_system_folder_is_just_no_picture(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1})
+    (tmp_path / 'cat' / '@eaDir').touch()
+    assert listing(tmp_path).ignored == {'not_an_image_suffix': 1}
+
+
 # ---- labels ----
 
 
