@@ -212,6 +212,7 @@ def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
         done = 0
         note.unlink(missing_ok=True)  # It vouches for rows on the disk, and these are still to come.
     _announce(wanted, place, done)
+    read_from = wanted.records.directory, wanted.records.fingerprint
     write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
     reading = Progress('Computing features', wanted.count, 'pictures')
     with partial.open('r+b' if done else 'wb') as file, reading as progress:
@@ -226,10 +227,11 @@ def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
             progress.advance(len(rows))
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
                 _make_durable(file)
+                records.check_unchanged(*read_from)  # Or rows of other records would be gone on from.
                 write_atomically(note, json.dumps({'records': progress.done}).encode())
                 noted = time.monotonic()
         _make_durable(file)
-    records.check_unchanged(wanted.records.directory, wanted.records.fingerprint)
+    records.check_unchanged(*read_from)
     if progress.done != wanted.count:
         raise Error(f'{printable(wanted.records.directory)}: {wanted.split} has {progress.done} of {wanted.count} '
                     'records. Build the records again.')

@@ -245,6 +245,29 @@ def test_records_that_are_built_again_during_a_pass_are_not_kept_as_those_before
     assert not whole_files(tmp_path / 'features')
 
 
+def test_rows_of_other_records_do_not_count_when_the_right_ones_are_back(tmp_path, monkeypatch):
+    data = records.open_records(toy_records.write(tmp_path / 'records', train=21))
+    known, rows_of = wanted(data, toy_classifier()), features._rows
+    features.find_or_compute(known, tmp_path / 'whole')
+    monkeypatch.setattr(features, 'PASS_BATCH', 4)
+    monkeypatch.setattr(features, 'SECONDS_BETWEEN_NOTES', 0)
+
+    def replaced(*args):
+        for number, rows in enumerate(rows_of(*args)):
+            if number == 2:
+                data.directory.rename(tmp_path / 'away')
+                toy_records.write(data.directory, train=21, seed=7)
+            yield rows if number < 2 else np.zeros_like(rows)
+
+    with monkeypatch.context() as patch, pytest.raises(Error, match='built again'):
+        patch.setattr(features, '_rows', replaced)
+        features.find_or_compute(known, tmp_path / 'parts')
+    shutil.rmtree(data.directory)
+    (tmp_path / 'away').rename(data.directory)
+    features.find_or_compute(known, tmp_path / 'parts')
+    assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
 def test_a_pass_over_fewer_records_than_there_should_be_is_not_kept(data, tmp_path, monkeypatch):
     rows_of = features._rows
     monkeypatch.setattr(features, '_rows', lambda *args: itertools.islice(rows_of(*args), 0))
