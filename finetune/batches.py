@@ -1,6 +1,6 @@
 """Batches of records: {'image': float32 [b, size, size, 3] in [0, 1], 'label': int32 [b], 'filename': string [b]}."""
 
-from finetune import images, records
+from finetune import examples, images
 from finetune.lazy import tf
 
 SHUFFLE_BYTES = 512 * 2**20  # The most memory that undecoded pictures wait in to be shuffled.
@@ -12,7 +12,7 @@ def for_evaluation(
 ):
     """Every record of the split once, in the order of the shards; the last batch may be smaller."""
     def picture(serialized):
-        example = records.parse(serialized)
+        example = examples.parse(serialized)
         return _batch_item(images.view(images.decode(example['encoded']), image_size, crop_fraction), example)
 
     dataset = tf.data.TFRecordDataset(records_.paths(split))
@@ -36,7 +36,7 @@ def for_training(
     decided by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
     """
     def picture(view_seed, serialized):
-        example = records.parse(serialized)
+        example = examples.parse(serialized)
         image = images.distort(images.decode(example['encoded']), image_size, distortion, view_seed)
         return _batch_item(image, example)
 
@@ -66,7 +66,7 @@ def of_all_views(
     View 0 is that of evaluation; (seed, view, place of the record) decides the distortion of each of the others.
     """
     def picture(index, serialized):
-        example = records.parse(serialized)
+        example = examples.parse(serialized)
         image = images.decode(example['encoded'])
         shown = [images.view(image, image_size, crop_fraction)]
         for view_seed in view_seeds:

@@ -2,15 +2,16 @@
 
 import shlex
 
-from finetune import catalogue, runs, towers
+from finetune import catalogue, towers
 from finetune import recipe as recipes
 from finetune.lazy import tf
 from finetune.models import cuts, zoo
 from finetune.runs import Run
+from finetune.state import State
 from finetune.terminal import printable, say
 
 
-def introduce(run: Run, state: runs.State, data, strategy, start: list[str], parts: cuts.Parts | None) -> None:
+def introduce(run: Run, state: State, data, strategy, start: list[str], parts: cuts.Parts | None) -> None:
     """One screen: what was understood, and beside it the flags that change it."""
     recipe, split = run.recipe, data.split(run.recipe.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune import records, workers
+from finetune import examples, records, workers
 from finetune.errors import Reject
 from finetune.sources import LabeledImage, Loader, Source
 
@@ -46,7 +46,7 @@ class Judge:
             loaded = self.loader.load(image.key)
         except Reject as reject:
             return Verdict(None, reason=reject.reason, detail=reject.detail)
-        record = records.encode_example(
+        record = examples.encode_example(
             loaded.encoded, self.loader.format, loaded.height, loaded.width,
             image.label, self.labels[image.label], image.filename,
         )

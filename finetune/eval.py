@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from finetune import batches, command, engines, inference, logs, machine, metrics, records, results, towers
+from finetune import batches, command, engines, examples, inference, logs, machine, metrics, records, results, towers
 from finetune.errors import Error, RequirementMissed, UsageError
 from finetune.inference import Outputs
 from finetune.lazy import tf
@@ -165,7 +165,7 @@ def _worst_examples(outputs: Outputs, data: Records, split: str) -> list[results
 def _encoded(data: Records, split: str, places: set[int]) -> dict[int, bytes]:
     """The stored pictures at these places of a split. Reads all of it once more, but decodes nothing."""
     stored = enumerate(tf.data.TFRecordDataset(data.paths(split)).as_numpy_iterator()) if places else ()
-    return {place: records.parse(record)['encoded'].numpy() for place, record in stored if place in places}
+    return {place: examples.parse(record)['encoded'].numpy() for place, record in stored if place in places}
 
 
 def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy, seconds: float) -> dict:

@@ -25,9 +25,9 @@ import numpy as np
 
 from finetune import batches, engines, records
 from finetune.errors import Error
+from finetune.files import write_atomically
 from finetune.images import Distortion
 from finetune.lazy import keras, tf
-from finetune.logs import write_atomically
 from finetune.models import cuts
 from finetune.records import Records
 from finetune.terminal import Progress, printable, say

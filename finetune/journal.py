@@ -11,7 +11,8 @@ from finetune.errors import Diverged, Error
 from finetune.feeds import Feed
 from finetune.lazy import tf
 from finetune.logs import MetricsFile, Summaries
-from finetune.runs import Run, State
+from finetune.runs import Run
+from finetune.state import State
 from finetune.terminal import Progress, printable, say, warn
 
 MUCH_WAITING = 0.5  # Share of the time.

@@ -1,14 +1,10 @@
-"""Learning-rate schedules, optimizers, and moving averages of the weights."""
+"""Learning-rate schedules and optimizers by name."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from finetune.lazy import LazyModule, keras, tf
+from finetune.lazy import LazyModule, keras
 
 schedules = LazyModule('finetune.schedules')
-
-OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam', 'adadelta')
-SCHEDULES = ('exponential', 'piecewise', 'cosine', 'inverse_time', 'constant')
 
 
 def schedule(
@@ -60,44 +56,3 @@ def optimizer(name: str, learning_rate, *, decay: float = 0.9, momentum: float =
         return keras.optimizers.Adadelta(learning_rate, name='adadelta')
     momentum = 0.0 if name == 'sgd' else momentum
     return keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=name == 'nesterov', name=name)
-
-
-class Averages:
-    """Moving averages of the weights that change, warmed up: decay = min(`decay`, (1 + n) / (10 + n)) at step n.
-
-    Batch-normalisation statistics are averaged too. Evaluation runs inside `applied()`.
-    """
-
-    def __init__(self, model, decay: float):
-        self.decay = decay
-        moving = {id(variable) for layer in model.get_layer('backbone').layers if layer.trainable
-                  for variable in layer.non_trainable_variables if variable.dtype.startswith('float')}
-        self.weights = [v for v in model.variables if v.trainable or id(v) in moving]
-        self.averages = [tf.Variable(v.value, trainable=False, name='average') for v in self.weights]
-
-    def start(self) -> None:
-        """Sets the averages to the weights as they are."""
-        for average, weight in zip(self.averages, self.weights, strict=True):
-            average.assign(weight.value)
-
-    def update(self, step) -> None:
-        """Moves the averages towards the weights after `step` (a float tensor) updates."""
-        decay = tf.minimum(self.decay, (1.0 + step) / (10.0 + step))
-        for average, weight in zip(self.averages, self.weights, strict=True):
-            average.assign_sub((1.0 - decay) * (average - tf.cast(weight.value, average.dtype)))
-
-    def apply(self) -> None:
-        """Sets the weights to their averages, for good."""
-        for weight, average in zip(self.weights, self.averages, strict=True):
-            weight.assign(average)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model holds the averages inside the `with` block, and its own weights again after it."""
-        own = [tf.identity(weight.value) for weight in self.weights]
-        self.apply()
-        try:
-            yield
-        finally:
-            for weight, value in zip(self.weights, own, strict=True):
-                weight.assign(value)

@@ -5,10 +5,13 @@ import math
 import typing
 from pathlib import Path
 
-from finetune import catalogue, images, optimize
+from finetune import catalogue, images
 from finetune.command import Flags
 from finetune.errors import Error, UsageError
 from finetune.models import zoo
+
+OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam', 'adadelta')  # `optimize` makes them.
+SCHEDULES = ('exponential', 'piecewise', 'cosine', 'inverse_time', 'constant')
 
 
 def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least=None, most=None, changeable=False):
@@ -85,7 +88,7 @@ class Recipe:
 
     optimizer: str = _option(
         'optimizer', None, 'which; regression solves for the best head on kept features at once (default: regression '
-        'with --freeze_backbone where no flag asks for steps, else rmsprop)', (*optimize.OPTIMIZERS, 'regression'))
+        'with --freeze_backbone where no flag asks for steps, else rmsprop)', (*OPTIMIZERS, 'regression'))
     initial_learning_rate: float = _option('optimizer', None, f'at step 0 (default: {_plans("rate")})', least=0.0)
     num_epochs_per_decay: float = _option(
         'optimizer', None, f'epochs between two steps down of the learning rate (default: {_plans("decay")})',
@@ -95,7 +98,7 @@ class Recipe:
     learning_rate_schedule: str = _option(
         'optimizer', 'exponential', 'how it falls: by steps down of equal length and factor; as --learning_rate_pieces '
         'says; along a cosine to 0 at the end; to 1/(1 + epochs / --num_epochs_per_decay) of it; or not at all',
-        optimize.SCHEDULES)
+        SCHEDULES)
     learning_rate_pieces: str = _option(
         'optimizer', '', 'EPOCH:MULTIPLE,…: from that epoch on, that multiple of --initial_learning_rate, e.g. '
         '91:0.1,136:0.01')

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from finetune import drawings
-from finetune.logs import write_atomically
+from finetune.files import write_atomically
 from finetune.metrics import ClassScore, Mistake, Requirement, Scores
 from finetune.terminal import printable, table
 

@@ -8,76 +8,27 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from finetune import logs, optimize
 from finetune import recipe as recipes
+from finetune.averages import Averages
 from finetune.errors import Error, UsageError
+from finetune.files import write_atomically
 from finetune.lazy import tf
 from finetune.models import classifier
 from finetune.records import check_treatment
+from finetune.state import State, build_model
 from finetune.terminal import printable, some, warn
 
 KEPT = 3  # Newest checkpoints that stay; the best one stays beside them.
-
-
-def build_model(recipe: recipes.Recipe, classes: int, strategy=None):
-    """The recipe's classifier with random weights on all towers, frozen where the recipe says so."""
-    classifier.start_afresh(recipe.seed, recipe.mixed_precision)
-    with (strategy or tf.distribute.get_strategy()).scope():
-        model = classifier.build(
-            recipe.model, classes, image_size=recipe.image_size, width=recipe.width, dropout=recipe.dropout,
-            batch_norm_trains=recipe.batch_norm == 'train', batch_norm_momentum=recipe.batch_norm_momentum,
-            feature_layers=tuple(filter(None, recipe.feature_layers.split(','))), seed=recipe.seed)
-    if recipe.freeze_backbone:
-        model.get_layer('backbone').trainable = False
-    elif recipe.trainable_from:
-        classifier.freeze_before(model, recipe.trainable_from)
-    return model
 
 
 def check_checkpoint(which: str) -> None:
     """Raises UsageError unless `which` is something that `Run.load` takes."""
     if which not in ('best', 'last') and not which.isdecimal():
         raise UsageError(f'--checkpoint={printable(which)} is not understood: expected best, last, or a step')
-
-
-class State:
-    """Everything that a training step reads and writes, saved and restored whole.
-
-    Keras leaves the seeds of dropout out of its own weight files; here they are variables like all others.
-    """
-
-    def __init__(
-        self, model, groups: Sequence[tuple] = (), averages: optimize.Averages | None = None,
-        auxiliary: classifier.Auxiliary | None = None,
-    ):
-        """`groups` holds (optimizer, the variables it updates)."""
-        self.model, self.groups, self.averages, self.auxiliary = model, groups, averages, auxiliary
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name='step')
-
-    def all(self) -> 'tf.train.Checkpoint':
-        parts = {f'optimizer_{i}': [v.value for v in optimizer.variables]
-                 for i, (optimizer, _) in enumerate(self.groups)}
-        if self.auxiliary:
-            parts['auxiliary'] = {v.path: v.value for v in self.auxiliary.head.variables}
-        return tf.train.Checkpoint(**self._weights(averages=True), **parts)
-
-    def weights(self, averages: bool) -> 'tf.train.Checkpoint':
-        """Without optimizer and auxiliary head: what evaluation and prediction read."""
-        return tf.train.Checkpoint(**self._weights(averages))
-
-    def _weights(self, averages: bool) -> dict:
-        parts = {'step': self.step, 'model': {v.path: v.value for v in self.model.variables}}
-        if averages and self.averages:
-            parts['averages'] = dict(zip((w.path for w in self.averages.weights), self.averages.averages, strict=True))
-        return parts
-
-    def is_finite(self) -> bool:
-        return all(bool(tf.reduce_all(tf.math.is_finite(v.value))) for v in self.model.variables
-                   if v.dtype.startswith('float'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +86,7 @@ class Run:
             raise Error(f'{printable(directory)} has {some(there)} of another training, which cannot go on from there. '
                         'Use another --train_dir.')
         names = ''.join(f'{label}\n' for label in labels[1:])
-        logs.write_atomically(directory / 'labels.txt', names.encode())
+        write_atomically(directory / 'labels.txt', names.encode())
         versions = {name: metadata.version(name) for name in ('tensorflow', 'keras', 'numpy')}
         facts = {'labels': list(labels), 'records': records, 'versions': versions}
         _write_facts(directory / 'recipe.json', recipe, facts)
@@ -226,7 +177,7 @@ class Run:
             try:
                 os.link(file, link)
             except OSError:  # A file system without hard links.
-                logs.write_atomically(link, file.read_bytes())
+                write_atomically(link, file.read_bytes())
 
     def _files(self, kind: str, step: int) -> list[Path]:
         """Data before index: a checkpoint without its index does not count."""
@@ -264,7 +215,7 @@ class Run:
         """
         model = build_model(self.recipe, len(self.labels), strategy)
         averaged = averages and self.recipe.moving_average_decay > 0
-        state = State(model, averages=optimize.Averages(model, self.recipe.moving_average_decay) if averaged else None)
+        state = State(model, averages=Averages(model, self.recipe.moving_average_decay) if averaged else None)
         for name in self._candidates(which):
             if self._read(state.weights(averages=averaged), name):
                 if averaged:
@@ -300,4 +251,4 @@ class Run:
 
 def _write_facts(path: Path, recipe: recipes.Recipe, facts: dict) -> None:
     text = json.dumps({**facts, 'recipe': dataclasses.asdict(recipe)}, indent=2)
-    logs.write_atomically(path, f'{text}\n'.encode())
+    write_atomically(path, f'{text}\n'.encode())

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 
 from finetune import briefing, command, engines, feeds, optimize, pretrained, records, regression, runs, signals, towers
 from finetune import recipe as recipes
+from finetune.averages import Averages
 from finetune.errors import Error, Stopped, UsageError
 from finetune.feeds import Feed
 from finetune.journal import Journal
 from finetune.lazy import tf
 from finetune.models import classifier, cuts
 from finetune.runs import Run
+from finetune.state import State, build_model
 from finetune.terminal import Progress, printable, say, warn
 
 FLAGS = command.Flags(
@@ -74,7 +76,7 @@ def train(flags: SimpleNamespace) -> None:
     briefing.conclude(run, flags.data_dir)
 
 
-def _work(run: Run, state: runs.State, data, parts: cuts.Parts | None, strategy, flags: SimpleNamespace) -> None:
+def _work(run: Run, state: State, data, parts: cuts.Parts | None, strategy, flags: SimpleNamespace) -> None:
     """Everything that takes long."""
     try:
         feed = _feed(run.recipe, state.model, data, parts, flags)
@@ -87,13 +89,13 @@ def _work(run: Run, state: runs.State, data, parts: cuts.Parts | None, strategy,
         raise
 
 
-def build_state(run: Run, train_records: int, strategy) -> runs.State:
+def build_state(run: Run, train_records: int, strategy) -> State:
     """Everything that training changes, new."""
-    model = runs.build_model(run.recipe, len(run.labels), strategy)
+    model = build_model(run.recipe, len(run.labels), strategy)
     return state_of(model, run.recipe, train_records, strategy)
 
 
-def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> runs.State:
+def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> State:
     """The model, an optimizer for the heads, one for the backbone where it trains, and the averages."""
     groups = []
     with strategy.scope():
@@ -114,11 +116,11 @@ def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> run
                     decay=recipe.rmsprop_decay, momentum=recipe.momentum, epsilon=recipe.rmsprop_epsilon)
                 optimizer.build(variables)
                 groups.append((optimizer, variables))
-        averages = optimize.Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None
-        return runs.State(model, groups, averages, auxiliary)
+        averages = Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None
+        return State(model, groups, averages, auxiliary)
 
 
-def _switch_off_unused(run: Run, state: runs.State) -> None:
+def _switch_off_unused(run: Run, state: State) -> None:
     """The outputs of labels without training pictures, which are not to be the answer."""
     unused = [label for label, count in enumerate(run.records['per_class']) if not count]
     heads = [state.model.get_layer('head'), *([state.auxiliary.head] if state.auxiliary else [])]
@@ -129,7 +131,7 @@ def _switch_off_unused(run: Run, state: runs.State) -> None:
 # The loop -------------------------------------------------------------------------------------------------------------
 
 
-def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
+def train_steps(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
     """Steps until the end, a signal, or a loss that is not finite; measures and saves at the end of every epoch."""
     recipe = run.recipe
     step = int(state.step.numpy())
@@ -160,7 +162,7 @@ def train_steps(run: Run, state: runs.State, feed: Feed, strategy, flags: Simple
         journal.save_at_last(step)
 
 
-def solve_head(run: Run, state: runs.State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
+def solve_head(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
     """One step, to the head that fits best. A signal on the way just ends it: the features are kept."""
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
     with Progress('Training', 1, 'step') as progress:
@@ -184,7 +186,7 @@ def _tell(trial: regression.Trial) -> None:
 
 
 def training_step(
-    network, state: runs.State, recipe: recipes.Recipe, strategy, per_class: list[int], jit_compile: bool
+    network, state: State, recipe: recipes.Recipe, strategy, per_class: list[int], jit_compile: bool
 ) -> Callable:
     """A function batch -> loss that does one update of `network` on all towers."""
     variables = [variable for _, group in state.groups for variable in group]
@@ -341,7 +343,7 @@ def _check_towers(recipe: recipes.Recipe, strategy) -> None:
                     f'Use --batch_size={max(1, recipe.batch_size // count) * count}.')
 
 
-def _start(run: Run, state: runs.State, source: pretrained.Source | None) -> list[str]:
+def _start(run: Run, state: State, source: pretrained.Source | None) -> list[str]:
     """Carries out the start table; returns what to say about it."""
     step = run.resume(state)
     if step is not None:

@@ -3,11 +3,12 @@ import importlib.util
 import numpy as np
 import pytest
 
-from finetune import engines, pretrained, runs
+from finetune import engines, pretrained
 from finetune import recipe as recipes
 from finetune.errors import UsageError
 from finetune.lazy import tf
 from finetune.models import classifier
+from finetune.state import build_model
 
 needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
 
@@ -17,7 +18,7 @@ needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), re
 def test_openvino_answers_as_tensorflow_does():
     """With weights that have learned something: a new network says nearly the same of every picture."""
     recipe = recipes.plan({'pretrained': 'sample', 'fine_tune': True}, pretrained.network('sample'), 100)
-    model = runs.build_model(recipe, 4)
+    model = build_model(recipe, 4)
     pretrained.restore(model, pretrained.read(recipe), ('background', 'a', 'b', 'c'), fine_tune=True)
     pictures = tf.random.stateless_uniform((5, 96, 96, 3), (1, 2))
     ours, theirs = (engines.function(model, engine)(pictures).numpy() for engine in engines.ENGINES)

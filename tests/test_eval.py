@@ -18,6 +18,7 @@ from PIL import Image
 
 from finetune import batches, drawings, engines, eval, inference, metrics, records, results, runs, towers
 from finetune.lazy import tf
+from finetune.state import State, build_model
 from tests import toy, toy_run
 
 
@@ -265,9 +266,9 @@ def test_a_damaged_shard_is_named(run, data, capsys):
 
 def test_weights_that_are_not_numbers_are_an_error_and_no_precision(tmp_path, data, capsys):
     run = toy_run.start_run(tmp_path / 'nan', moving_average_decay=0.0)
-    model = runs.build_model(run.recipe, 4)
+    model = build_model(run.recipe, 4)
     model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
-    run.save(runs.State(model))
+    run.save(State(model))
     assert evaluate(run, data) == 1
     assert 'weights are not finite' in capsys.readouterr().err
 

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from finetune import journal, optimize, runs
+from finetune import journal, runs
 from finetune import recipe as recipes
+from finetune.averages import Averages
 from finetune.models import zoo
 from finetune.runs import Run
+from finetune.state import State, build_model
 from tests import toy_net, toy_records
 from tests.test_train import assert_equal_variables, train_toy, variables
 
@@ -156,15 +158,15 @@ def test_a_table_that_a_spreadsheet_saved_in_its_own_way_is_named(data, tmp_path
 def test_a_network_that_computes_with_copies_of_its_weights_is_the_same_when_it_is_read_again(data, tmp_path):
     """Else EfficientNet answers, and goes on, as if its pictures had never been normalised."""
     run = Run.create(tmp_path / 'run', recipes.plan({'model': 'toy_normalizing'}, None, 24), toy_records.LABELS, {})
-    model = runs.build_model(run.recipe, 4)
+    model = build_model(run.recipe, 4)
     normalization = model.get_layer('backbone').get_layer('normalization')
     normalization.set_weights([np.full(3, 120.0), np.full(3, 400.0), np.array(1)])
     normalization.finalize_state()
-    run.save(runs.State(model, averages=optimize.Averages(model, 0.9)))
+    run.save(State(model, averages=Averages(model, 0.9)))
     pictures = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     expected = model(pictures)
     np.testing.assert_allclose(run.load('last', averages=False).model(pictures), expected, rtol=1e-6)
-    again = runs.State(runs.build_model(run.recipe, 4), averages=optimize.Averages(model, 0.9))
+    again = State(build_model(run.recipe, 4), averages=Averages(model, 0.9))
     assert run.resume(again) == 0
     np.testing.assert_allclose(again.model(pictures), expected, rtol=1e-6)
 

@@ -8,15 +8,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'finetune'
 
 FLOORS = [
-    ['errors', 'lazy', 'models.layers', 'schedules', 'signals', 'tfrecord'],
-    ['terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'machine', 'metrics',
-     'models.all_cnn', 'models.alexnet', 'models.auxiliary', 'models.cuts', 'models.densenet_bc', 'models.mnist_cnn',
-     'models.resnet_cifar', 'optimize', 'regression', 'towers', 'workers'],
+    ['errors', 'files', 'lazy', 'models.layers', 'schedules', 'signals', 'tfrecord'],
+    ['averages', 'examples', 'terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'machine',
+     'metrics', 'models.all_cnn', 'models.alexnet', 'models.auxiliary', 'models.cuts', 'models.densenet_bc',
+     'models.mnist_cnn', 'models.resnet_cifar', 'optimize', 'regression', 'towers', 'workers'],
     ['catalogue', 'drawings', 'gate', 'logs', 'models.zoo', 'records', 'staging', 'weights'],
     ['batches', 'histograms', 'models.classifier', 'recipe', 'results', 'sources', 'sources.labels'],
-    ['features', 'runs', 'sources.folders', 'sources.pixels', 'conversion'],
-    ['briefing', 'feeds', 'pretrained', 'sources.cifar10', 'sources.mnist_csv', 'sources.tfds'],
-    ['journal', 'plan'],
+    ['features', 'state', 'sources.folders', 'sources.pixels', 'conversion'],
+    ['feeds', 'runs', 'sources.cifar10', 'sources.mnist_csv', 'sources.tfds'],
+    ['briefing', 'pretrained', 'plan'],
+    ['journal'],
     ['account'],
     ['build', 'eval', 'predict', 'recipes', 'train'],
     ['__main__'],

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from finetune import optimize
+from finetune import optimize, recipe
+from finetune.averages import Averages
 from finetune.lazy import keras, tf
 from finetune.models import classifier
 
@@ -56,7 +57,7 @@ def test_rmsprop_has_its_epsilon_inside_the_square_root():
     assert float(weight) == pytest.approx(1 - 0.1 * 2 / np.sqrt(0.1 * 4 + 1.0))
 
 
-@pytest.mark.parametrize('name', optimize.OPTIMIZERS)
+@pytest.mark.parametrize('name', recipe.OPTIMIZERS)
 def test_every_optimizer_goes_downhill(name):
     weight = keras.Variable(np.float32(1.0))
     optimize.optimizer(name, 0.1).apply([np.float32(1.0)], [weight])
@@ -69,7 +70,7 @@ def model():
 
 
 def test_averages_warm_up_instead_of_clinging_to_the_first_weights(model):
-    averages = optimize.Averages(model, decay=0.9999)
+    averages = Averages(model, decay=0.9999)
     averages.start()
     first = averages.weights[0].numpy()
     averages.weights[0].assign(first + 1)
@@ -78,7 +79,7 @@ def test_averages_warm_up_instead_of_clinging_to_the_first_weights(model):
 
 
 def test_after_evaluation_with_averages_the_training_weights_are_back(model):
-    averages = optimize.Averages(model, decay=0.9)
+    averages = Averages(model, decay=0.9)
     averages.start()
     for average in averages.averages:
         average.assign(average + 5)
@@ -90,7 +91,7 @@ def test_after_evaluation_with_averages_the_training_weights_are_back(model):
 
 
 def test_averages_hold_the_statistics_of_batch_normalisation_but_nothing_frozen(model):
-    names = {weight.path for weight in optimize.Averages(model, 0.9).weights}
+    names = {weight.path for weight in Averages(model, 0.9).weights}
     assert 'first_bn/moving_mean' in names and 'logits/kernel' in names
     model.get_layer('backbone').trainable = False
-    assert {weight.path for weight in optimize.Averages(model, 0.9).weights} == {'logits/kernel', 'logits/bias'}
+    assert {weight.path for weight in Averages(model, 0.9).weights} == {'logits/kernel', 'logits/bias'}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, build, engines, gate, inference, metrics, predict, records
+from finetune import batches, build, engines, examples, gate, inference, metrics, predict, records
 from finetune.sources import pixels
 from tests import toy, toy_run
 
@@ -141,7 +141,7 @@ def probabilities_in_eval(run, directory: Path, format: str, stored: dict) -> di
     directory.mkdir()
     writer = records.ShardWriter(directory / 'validation-00000-of-00001')
     for name, picture in stored.items():
-        writer.write(records.encode_example(
+        writer.write(examples.encode_example(
             picture.encoded, format, picture.height, picture.width, 1, 'blue', name.encode()))
     split = records.Split('validation', len(stored), (0, len(stored), 0, 0), (writer.close(),))
     manifest = records.manifest(toy_run.LABELS, [split], format, {})

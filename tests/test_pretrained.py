@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from finetune import pretrained, recipe, runs, train, weights
+from finetune import pretrained, recipe, train, weights
 from finetune.errors import Error
 from finetune.lazy import keras
 from finetune.models import classifier, zoo
 from finetune.runs import Run
+from finetune.state import build_model
 from tests import toy_net, toy_records, toy_run
 from tests.shared import FLOWERS, WEIGHTS, needs_flowers, needs_weights
 
@@ -117,7 +118,7 @@ def test_a_checkpoint_in_the_run_directory_wins_over_pretrained(data, other_run,
 
 
 def toy_model(classes=4):
-    return runs.build_model(recipe.plan({'model': 'toy'}, None, 10), classes)
+    return build_model(recipe.plan({'model': 'toy'}, None, 10), classes)
 
 
 def restored(path, labels=toy_records.LABELS, fine_tune=True):
@@ -226,7 +227,7 @@ def test_imagenet_weights_are_downloaded_and_used(tmp_path, monkeypatch):
 ])
 def test_published_files_fit_to_the_last_tensor(model, file, typed):
     planned = recipe.plan({'model': model, 'pretrained': str(WEIGHTS / file), 'fine_tune': True, **typed}, None, 10)
-    built = runs.build_model(planned, 3)
+    built = build_model(planned, 3)
     report = pretrained.restore(built, pretrained.read(planned), ('background', 'a', 'b'), True)
     assert report.missing == [] and report.left_over == []
 
@@ -240,7 +241,7 @@ def test_a_published_head_knows_a_daisy(tmp_path):
     labels[1 + 985] = 'daisy'
     file = WEIGHTS / 'mobilenet_v2_1.0_224_with_top.weights.h5'
     planned = recipe.plan({'model': 'mobilenet_v2', 'pretrained': str(file)}, None, 10)
-    model = runs.build_model(planned, 1001)
+    model = build_model(planned, 1001)
     pretrained.restore(model, pretrained.read(planned), labels, False)
     photos = sorted((FLOWERS / 'daisy').iterdir())[:20]
     views = np.stack([images.view(images.decode(photo.read_bytes()), 224, 0.875) for photo in photos])
@@ -251,7 +252,7 @@ def test_a_published_head_knows_a_daisy(tmp_path):
 def test_the_sample_backbone_fits_its_recipe():
     planned = recipe.plan({'pretrained': 'sample', 'fine_tune': True}, pretrained.network('sample'), 10)
     assert (planned.model, planned.width, planned.image_size) == ('mobilenet_v2', 0.35, 96)
-    model = runs.build_model(planned, 3)
+    model = build_model(planned, 3)
     report = pretrained.restore(model, pretrained.read(planned), ('background', 'a', 'b'), True)
     assert report.missing == [] and report.left_over == [] and report.zeros == []
     assert sum(file.stat().st_size for file in pretrained.SAMPLE.iterdir()) < 2 * 2**20

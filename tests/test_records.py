@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune import records, tfrecord
+from finetune import examples, records, tfrecord
 from finetune.errors import Error
 from finetune.lazy import tf
 from tests import toy
@@ -26,7 +26,7 @@ def write_records(directory: Path, per_shard: tuple[int, ...] = (3, 2), labels=L
             per_class[label] += 1
             name = f'{labels[label]}/{index}_{number}.jpg'.encode()
             encoded = picture or toy.encoded(toy.picture(number))
-            writer.write(records.encode_example(encoded, 'JPEG', 24, 32, label, labels[label], name))
+            writer.write(examples.encode_example(encoded, 'JPEG', 24, 32, label, labels[label], name))
         shards.append(writer.close())
     split = records.Split('train', sum(per_class), tuple(per_class), tuple(shards))
     write_manifest(directory, records.manifest(labels, [split], 'JPEG', {}))
@@ -70,7 +70,7 @@ def test_tensorflow_parses_what_was_encoded(features):
 
 
 def test_a_record_has_the_bytes_that_tensorflow_would_write():
-    written = records.encode_example(bytes(200) * 100, 'JPEG', 480, 640, 1000, 'daisy', b'daisy/\xff.jpg')
+    written = examples.encode_example(bytes(200) * 100, 'JPEG', 480, 640, 1000, 'daisy', b'daisy/\xff.jpg')
     assert tf.train.Example.FromString(written).SerializeToString(deterministic=True) == written
 
 
@@ -86,7 +86,7 @@ def test_tensorflow_reads_back_every_record(tmp_path):
 
 def test_a_record_is_parsed_to_picture_label_and_name(tmp_path):
     opened = records.open_records(write_records(tmp_path / 'r'))
-    parsed = list(tf.data.TFRecordDataset(opened.paths('train')).map(records.parse).as_numpy_iterator())
+    parsed = list(tf.data.TFRecordDataset(opened.paths('train')).map(examples.parse).as_numpy_iterator())
     assert [(int(example['label']), example['filename']) for example in parsed] == [
         (1, b'cat/0_0.jpg'), (2, b'dog/0_1.jpg'), (1, b'cat/0_2.jpg'), (1, b'cat/1_0.jpg'), (2, b'dog/1_1.jpg')]
     assert parsed[0]['encoded'] == toy.encoded(toy.picture(0))
@@ -97,7 +97,7 @@ def test_a_record_without_picture_or_label_is_an_error_and_no_class(missing):
     features = {'image/encoded': b'x', 'image/class/label': 1, 'image/filename': b'a'}
     del features[missing]
     with pytest.raises(tf.errors.InvalidArgumentError, match=missing):
-        records.parse(tfrecord.encode(features))
+        examples.parse(tfrecord.encode(features))
 
 
 # ---- what is opened ----

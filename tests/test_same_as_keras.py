@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from finetune import catalogue, recipe, runs, train
+from finetune import catalogue, recipe, train
 from finetune.lazy import keras, tf
 from finetune.models import densenet_bc, zoo
+from finetune.state import build_model
 
 STEPS, BATCH, CLASSES = 20, 8, 4
 TRAIN_RECORDS = 1  # An epoch is an eighth of a step, so that the learning rate changes within the twenty.
@@ -107,7 +108,7 @@ def batches(size: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def losses_here(planned: recipe.Recipe, pictures: list) -> tuple[list[np.ndarray], list[float]]:
     """(the first weights, with those of the auxiliary head, the loss of every step)"""
     strategy = tf.distribute.get_strategy()
-    state = train.state_of(runs.build_model(planned, CLASSES), planned, TRAIN_RECORDS, strategy)
+    state = train.state_of(build_model(planned, CLASSES), planned, TRAIN_RECORDS, strategy)
     initial = [part.get_weights() for part in (state.model, state.auxiliary and state.auxiliary.head) if part]
     update = train.training_step(state.model, state, planned, strategy, [1] * CLASSES, jit_compile=False)
     return initial, [float(update({'image': tf.constant(images), 'label': tf.constant(labels, tf.int32)}))
@@ -115,7 +116,7 @@ def losses_here(planned: recipe.Recipe, pictures: list) -> tuple[list[np.ndarray
 
 
 def losses_of_keras(planned: recipe.Recipe, stock: Stock, initial: list, pictures: list) -> list[float]:
-    model = runs.build_model(planned, CLASSES)
+    model = build_model(planned, CLASSES)
     model.set_weights(initial[0])
     if stock.aux_weight:
         model = with_a_second_output(model, initial[1])

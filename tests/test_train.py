@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from finetune import journal, recipe, records, runs, train
+from finetune import journal, recipe, records, train
 from finetune.lazy import keras, tf
 from finetune.models import classifier
 from finetune.runs import Run
+from finetune.state import build_model
 from tests import toy_records
 
 QUICK = ('--model=toy', '--batch_size=8', '--optimizer=momentum', '--initial_learning_rate=0.05')
@@ -45,7 +46,7 @@ def test_an_auxiliary_head_trains_and_leaves_the_answers_to_the_network_it_was_i
     biases = [value for name, value in auxiliary.items() if 'logits' in name and value.ndim == 1]
     assert biases[0][0] == classifier.NEVER and biases[0][1:].any()  # Off here too; the rest has moved.
     trained = Run(tmp_path / 'run').load().model
-    assert trained.count_params() == runs.build_model(Run(tmp_path / 'run').recipe, 4).count_params()
+    assert trained.count_params() == build_model(Run(tmp_path / 'run').recipe, 4).count_params()
     assert len(trained.outputs) == 1
 
 
@@ -87,7 +88,7 @@ def test_step_lines_keep_the_form_that_scripts_parse(data, tmp_path, capfd):
 def test_the_head_alone_trains_when_the_backbone_is_frozen(data, tmp_path):
     train_toy(data, tmp_path / 'start', '--max_steps=1', '--freeze_backbone', '--batch_norm=train')
     train_toy(data, tmp_path / 'start', '--max_steps=5')
-    start = runs.build_model(Run(tmp_path / 'start').recipe, 4)
+    start = build_model(Run(tmp_path / 'start').recipe, 4)
     for name, value in variables(tmp_path / 'start').items():
         for variable in start.get_layer('backbone').variables:
             if name.startswith('model/') and variable.path.replace('/', '.S') in name:
@@ -97,7 +98,7 @@ def test_the_head_alone_trains_when_the_backbone_is_frozen(data, tmp_path):
 
 def test_training_from_a_block_on_leaves_what_is_before_it(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--max_steps=4', '--trainable_from=last')
-    start = runs.build_model(Run(tmp_path / 'run').recipe, 4)
+    start = build_model(Run(tmp_path / 'run').recipe, 4)
     trained = Run(tmp_path / 'run').load('last', averages=False).model
     moved = {variable.path for variable, other in zip(start.variables, trained.variables, strict=True)
              if np.abs(variable.numpy() - other.numpy()).max() > 0 and 'seed' not in variable.path}
@@ -126,7 +127,7 @@ def test_the_backbone_takes_smaller_steps_with_a_smaller_factor(data, tmp_path):
     for factor in (1.0, 0.01):
         directory = tmp_path / str(factor)
         train_toy(data, directory, '--max_steps=1', f'--backbone_learning_rate_factor={factor}')
-        start = runs.build_model(Run(directory).recipe, 4)
+        start = build_model(Run(directory).recipe, 4)
         end = Run(directory).load('last', averages=False).model
         moves[factor] = [
             np.abs(start.get_layer(part).trainable_variables[0] - end.get_layer(part).trainable_variables[0]).max()

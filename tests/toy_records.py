@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finetune import records
+from finetune import examples, records
 
 LABELS = ('background', 'red', 'green', 'blue')
 
@@ -31,7 +31,7 @@ def _write_split(directory: Path, name: str, count: int, labels, size: int, seed
         for i in range(index, count, 2):
             label = numbers[i]
             filename = f'{labels[label]}/{name}-{i}.jpg'.encode()
-            writer.write(records.encode_example(
+            writer.write(examples.encode_example(
                 _jpeg(label, size, rng), 'JPEG', size, size, label, labels[label], filename))
         shards.append(writer.close())
     per_class = tuple(numbers.count(label) for label in range(len(labels)))

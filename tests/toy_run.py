@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from finetune import examples, records, runs
 from finetune import recipe as recipes
-from finetune import records, runs
+from finetune.averages import Averages
+from finetune.state import State, build_model
 
 LABELS = ('background', 'blue', 'green', 'red')
 
@@ -34,7 +36,7 @@ def _write_split(directory: Path, name: str, counts: list[int], labels) -> recor
     order = [label for label, count in enumerate(counts) for _ in range(count)]
     for place, label in enumerate(order):
         filename = f'{labels[label]}/{place}.jpg'.encode()
-        example = records.encode_example(picture(place), 'JPEG', 20, 24, label, labels[label], filename)
+        example = examples.encode_example(picture(place), 'JPEG', 20, 24, label, labels[label], filename)
         writers[place % 2].write(example)
     return records.Split(name, len(order), tuple(counts), tuple(writer.close() for writer in writers))
 
@@ -47,11 +49,11 @@ def start_run(directory: Path, labels=LABELS, per_class=(0, 9, 9, 9), treatment=
 
 def save_checkpoint(run: runs.Run, step: int, seed: int = 0) -> None:
     """Random weights, twice as large as their averages, so that one can tell which of them were used."""
-    model = runs.build_model(run.recipe, len(run.labels))
+    model = build_model(run.recipe, len(run.labels))
     random = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(random.normal(0, 0.3, variable.shape))
-    state = runs.State(model, averages=runs.optimize.Averages(model, run.recipe.moving_average_decay))
+    state = State(model, averages=Averages(model, run.recipe.moving_average_decay))
     for weight in state.averages.weights:
         weight.assign(2 * weight)
     state.step.assign(step)

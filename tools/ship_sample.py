@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from finetune import logs, pretrained, weights
+from finetune import files, pretrained, weights
 from finetune.errors import Error
 from finetune.runs import Run
 
@@ -28,12 +28,12 @@ def main(arguments: list[str]) -> None:
     except Error as error:
         sys.exit(f'error: {error}')
     pretrained.SAMPLE.mkdir(exist_ok=True)
-    logs.write_atomically(pretrained.SAMPLE / FILE, halved(backbone))
+    files.write_atomically(pretrained.SAMPLE / FILE, halved(backbone))
     weights.write_checksum(pretrained.SAMPLE / FILE)
     facts = json.loads((run.directory / 'recipe.json').read_text())
     text = json.dumps({'labels': [], 'records': facts['records'] | {'per_class': []}, 'versions': facts['versions'],
                        'recipe': facts['recipe'] | {'pretrained': ''}}, indent=2)
-    logs.write_atomically(pretrained.SAMPLE / 'recipe.json', f'{text}\n'.encode())
+    files.write_atomically(pretrained.SAMPLE / 'recipe.json', f'{text}\n'.encode())
     for file in sorted(pretrained.SAMPLE.iterdir()):
         print(f'{file.stat().st_size:>9,} bytes  {file}')
 

@@ -6,7 +6,7 @@
 import itertools
 import sys
 
-from finetune import command, drawings, records
+from finetune import command, drawings, examples, records
 from finetune.errors import UsageError
 from finetune.lazy import tf
 from finetune.terminal import count, printable, say
@@ -30,7 +30,7 @@ def show(options) -> None:
         raise UsageError('--data_dir is missing; it names the records to show')
     opened = records.open_records(options.data_dir)
     split = opened.split(options.subset)
-    dataset = tf.data.TFRecordDataset(opened.paths(split.name)).map(records.parse)
+    dataset = tf.data.TFRecordDataset(opened.paths(split.name)).map(examples.parse)
     tiles = [_tile(example, opened.labels) for example in itertools.islice(dataset.as_numpy_iterator(), options.count)]
     title = f'{printable(options.data_dir)}: {len(tiles)} of {count(split.records, f"{split.name} record")}'
     drawings.contact_sheet(tiles, title).save(options.output)

@@ -47,7 +47,7 @@ def test_the_best_checkpoint_is_whole_or_absent_where_a_copy_stands_in_for_a_lin
 
     monkeypatch.setattr('os.link', no_links)
     with monkeypatch.context() as killed:
-        killed.setattr(runs.logs, 'write_atomically', half)
+        killed.setattr(runs, 'write_atomically', half)
         with pytest.raises(KeyboardInterrupt):
             run.keep_as_best(3)
     assert not list(run.directory.glob('best-*'))

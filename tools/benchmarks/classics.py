@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from finetune import feeds, records, runs
+from finetune import examples, feeds, records
 from finetune import recipe as recipes
 from finetune.lazy import keras, tf
+from finetune.state import build_model
 from tools.benchmarks.networks import BUFFERED, rate_of_steps, training_step
 from tools.benchmarks.place import Place
 from tools.benchmarks.turns import in_turn
@@ -41,7 +42,7 @@ def classics(place: Place) -> Iterator[dict]:
 
 
 def _ours(recipe: recipes.Recipe, data: records.Records) -> Callable[[], float]:
-    model = runs.build_model(recipe, len(data.labels))
+    model = build_model(recipe, len(data.labels))
     update = training_step(recipe, model, data, model)
     batches = iter(feeds.of_pictures(model, recipe, data, None).training(0))
     return rate_of_steps(update, batches, recipe.batch_size, STEPS)
@@ -49,7 +50,7 @@ def _ours(recipe: recipes.Recipe, data: records.Records) -> Callable[[], float]:
 
 def _theirs(recipe: recipes.Recipe, data: records.Records) -> Callable[[], float]:
     optimizer, l2, distortion = PEERS[recipe.recipe]
-    model = runs.build_model(recipe, len(data.labels))
+    model = build_model(recipe, len(data.labels))
     for variable in model.trainable_variables if l2 else ():
         if variable.name == 'kernel':
             variable.regularizer = keras.regularizers.L2(l2)
@@ -67,7 +68,7 @@ def _theirs(recipe: recipes.Recipe, data: records.Records) -> Callable[[], float
 
 
 def _in_memory(data: records.Records, distortion: list, batch_size: int):
-    found = [records.parse(record) for record in tf.data.TFRecordDataset(data.paths('train'))]
+    found = [examples.parse(record) for record in tf.data.TFRecordDataset(data.paths('train'))]
     pictures = np.stack([tf.io.decode_png(each['encoded'], 3) for each in found])
     labels = np.array([each['label'] for each in found])
 

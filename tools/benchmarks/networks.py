@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from finetune import batches, engines, feeds, images, inference, pretrained, records, regression, runs, train
+from finetune import batches, engines, examples, feeds, images, inference, pretrained, records, regression, train
 from finetune import recipe as recipes
 from finetune.lazy import keras, tf
 from finetune.models import cuts
+from finetune.state import build_model
 from tools.benchmarks.place import Place
 from tools.benchmarks.turns import in_turn, rate, spread
 
@@ -23,7 +24,7 @@ def prepared(place: Place, *flags: str):
     given = train.FLAGS.parse([f'--data_dir={place.records}', '--fine_tune', *flags])
     typed = {name: getattr(given, name) for name in recipes.FIELDS if name in given.given}
     recipe = recipes.plan(typed, None, data.split('train').records)
-    model = runs.build_model(recipe, len(data.labels))
+    model = build_model(recipe, len(data.labels))
     pretrained.restore(model, pretrained.read(recipe), data.labels, fine_tune=True)
     return recipe, model, data
 
@@ -34,7 +35,7 @@ def prepared(place: Place, *flags: str):
 def input(place: Place) -> Iterator[dict]:
     """Reading, decoding, distorting and batching, against bare decoding and resizing on all cores."""
     data = records.open_records(place.records)
-    encoded = [records.parse(record)['encoded'].numpy() for path in data.paths('train')
+    encoded = [examples.parse(record)['encoded'].numpy() for path in data.paths('train')
                for record in tf.data.TFRecordDataset(path).take(160)]
     bare = tf.data.Dataset.from_tensor_slices(encoded).repeat().map(
         lambda jpeg: {'image': tf.image.resize(tf.io.decode_jpeg(jpeg, channels=3), (224, 224)), 'label': 0},

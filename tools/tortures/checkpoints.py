@@ -13,6 +13,7 @@ import numpy as np
 from finetune import journal, pretrained, runs, train, weights
 from finetune.errors import Error
 from finetune.lazy import tf
+from finetune.state import State
 from tests import toy_records
 from tools.tortures import trainings, unless
 
@@ -39,18 +40,18 @@ def damaged(place: Path, seed: int, count: int) -> Iterator[str]:
         yield _survived(run, state, numbers, newest, f'{files[which].name}, {how}')
 
 
-def _numbers_of(run: runs.Run, state: runs.State, name: str) -> list[np.ndarray]:
+def _numbers_of(run: runs.Run, state: State, name: str) -> list[np.ndarray]:
     assert run._read(state.all(), name)
     return _values(state)
 
 
-def _variables(state: runs.State) -> list:
+def _variables(state: State) -> list:
     optimizers = [variable for optimizer, _ in state.groups for variable in optimizer.variables]
     ours = [*state.averages.averages, state.step]
     return [variable.value for variable in (*state.model.variables, *optimizers)] + ours
 
 
-def _values(state: runs.State) -> list[np.ndarray]:
+def _values(state: State) -> list[np.ndarray]:
     return [variable.numpy().copy() for variable in _variables(state)]
 
 
@@ -71,7 +72,7 @@ def _with_a_bit_turned(content: bytes, position: int, bit: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1:]
 
 
-def _survived(run: runs.Run, state: runs.State, numbers: dict, newest: int, what: str) -> str:
+def _survived(run: runs.Run, state: State, numbers: dict, newest: int, what: str) -> str:
     for variable in _variables(state):
         variable.assign(tf.cast(tf.fill(variable.shape, GARBAGE), variable.dtype))
     said = io.StringIO()

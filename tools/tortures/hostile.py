@@ -8,8 +8,9 @@ from pathlib import Path
 
 import h5py
 
-from finetune import pretrained, recipe, runs
+from finetune import pretrained, recipe
 from finetune.errors import Error
+from finetune.state import build_model
 from tests import toy_run
 from tools.tortures import children, unless, warm
 from tools.tortures.hostile_files import FILES, SAID, SECRET
@@ -40,7 +41,7 @@ def refused(place: Path, seed: int, count: int, names: Sequence[str] = ()) -> It
 
 def try_to_start_from(path: str) -> tuple[str, float, int]:
     """What was said, and how long it took and how much memory, once TensorFlow and the network are there."""
-    model = runs.build_model(recipe.plan({'model': 'toy'}, None, 10), len(toy_run.LABELS))
+    model = build_model(recipe.plan({'model': 'toy'}, None, 10), len(toy_run.LABELS))
     before, started = children.peak(), time.monotonic()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
