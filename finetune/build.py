@@ -11,13 +11,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from finetune import account, command, conversion, gate, plan, records, staging
-from finetune.errors import Error, Stopped, UsageError
-from finetune.sources import Skip
-from finetune.terminal import Progress, count, printable, say, warn
+from finetune.building import account, conversion, plan, staging
+from finetune.building.sources import Skip
+from finetune.console import command
+from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console.terminal import Progress, count, printable, say, warn
+from finetune.pictures import gate
+from finetune.records import dataset
 
 BESIDE_SHARDS = {  # What is replaced with the shards: 'features' can be made again, the last ones nobody would miss.
-    records.MANIFEST, records.LABELS, records.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
+    dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
 }
 SKIPS_SHOWN = 20
 LIMITED_BY = {'file_too_big': 'max_bytes', 'too_many_pixels': 'max_pixels'}  # By reason; of folders.
@@ -85,10 +88,10 @@ def build(options) -> int:
         skips = [_with_flag(skip, options) for skip in account.skips(planned, outcomes)]
         _check_result(told, skips, options)
         splits = [split for split in splits if split.records or _remove(private, split)]
-        manifest = records.manifest(planned.labels, splits, planned.parts[0].source.loader.format, told)
-        _write(private / records.LABELS, ''.join(f'{label}\n' for label in planned.labels[1:]))
-        _write(private / records.SKIPPED, account.skipped_csv(skips))
-        _write(private / records.MANIFEST, account.as_json(manifest))
+        manifest = dataset.manifest(planned.labels, splits, planned.parts[0].source.loader.format, told)
+        _write(private / dataset.LABELS, ''.join(f'{label}\n' for label in planned.labels[1:]))
+        _write(private / dataset.SKIPPED, account.skipped_csv(skips))
+        _write(private / dataset.MANIFEST, account.as_json(manifest))
     if options.json:
         print(account.as_json(manifest), end='')
     else:
@@ -139,7 +142,7 @@ def _check_output(output: Path, options) -> None:
         raise Error(f'--output_directory={printable(output)} is a file; name a directory.')
     if options.overwrite or not output.exists():
         return
-    names, ours = sorted(entry.name for entry in output.iterdir()), records.is_marked(output)
+    names, ours = sorted(entry.name for entry in output.iterdir()), dataset.is_marked(output)
     foreign = [name for name in names if not (ours and _may_stand_in_records(name))]
     if foreign:
         raise Error(f'{printable(output)} holds {printable(foreign[0])}, which no build wrote; choose another '
@@ -147,7 +150,7 @@ def _check_output(output: Path, options) -> None:
 
 
 def _may_stand_in_records(name: str) -> bool:
-    return name in BESIDE_SHARDS or records.SHARD_NAME.fullmatch(name) is not None
+    return name in BESIDE_SHARDS or dataset.SHARD_NAME.fullmatch(name) is not None
 
 
 def _check_space(planned: plan.Plan, private: Path) -> None:
@@ -160,7 +163,7 @@ def _check_space(planned: plan.Plan, private: Path) -> None:
                     'smaller pictures with --short_side.')
 
 
-def _write_shards(planned: plan.Plan, private: Path) -> tuple[list[records.Split], list[conversion.Outcome]]:
+def _write_shards(planned: plan.Plan, private: Path) -> tuple[list[dataset.Split], list[conversion.Outcome]]:
     with contextlib.ExitStack() as stack:
         writers = {
             split: stack.enter_context(conversion.split_writer(
@@ -203,7 +206,7 @@ def _first(skips: Sequence[Skip]) -> str:
     return f'The first {len(skips[:SKIPS_SHOWN])} of {len(skips)} stand above.' if skips else ''
 
 
-def _remove(private: Path, split: records.Split) -> None:
+def _remove(private: Path, split: dataset.Split) -> None:
     """A split without pictures is no split."""
     warn(f'no picture fell to {split.name}; the records have no {split.name} split.')
     for shard in split.shards:

@@ -12,13 +12,17 @@ from typing import NoReturn
 
 import numpy as np
 
-from finetune import batches, command, engines, examples, inference, logs, machine, metrics, records, results, towers
-from finetune.errors import Error, RequirementMissed, UsageError
-from finetune.inference import Outputs
-from finetune.lazy import tf
-from finetune.records import Records
-from finetune.runs import Loaded, Run, check_checkpoint
-from finetune.terminal import Progress, duration, printable, say
+from finetune.console import command, machine
+from finetune.console.errors import Error, RequirementMissed, UsageError
+from finetune.console.lazy import tf
+from finetune.console.terminal import Progress, duration, printable, say
+from finetune.evaluation import inference, metrics, results
+from finetune.evaluation.inference import Outputs
+from finetune.models import engines
+from finetune.records import batches, dataset, examples
+from finetune.records.dataset import Records
+from finetune.runs.run import Loaded, Run, check_checkpoint
+from finetune.training import logs, towers
 
 FLAGS = command.Flags(
     'finetune eval --checkpoint_dir=RUN --data_dir=RECORDS --run_once [flags]',
@@ -54,10 +58,10 @@ def evaluate(flags: SimpleNamespace) -> None:
     """Opens the records and the run, then evaluates one checkpoint or, until Ctrl-C, every new one."""
     required = _check_usage(flags)
     strategy = towers.strategy(flags.num_gpus)  # First: towers on CPUs must exist before TensorFlow starts.
-    data = records.open_records(flags.data_dir)
+    data = dataset.open_records(flags.data_dir)
     data.split(flags.subset)  # Raises Error before anything is waited for.
     if flags.verify:
-        records.verify(data)
+        dataset.verify(data)
     if not flags.run_once:
         watch(flags, strategy)
     run = Run(flags.checkpoint_dir)
@@ -136,10 +140,10 @@ def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
     try:
         with Progress('Evaluating', count, 'pictures') as progress:
             outputs = inference.outputs(logits_of, pictures, strategy, progress.advance)
-        records.check_unchanged(data.directory, data.fingerprint)
+        dataset.check_unchanged(data.directory, data.fingerprint)
     except tf.errors.OpError:
-        records.check_unchanged(data.directory, data.fingerprint)
-        records.verify(data)  # If a shard is damaged, this names it.
+        dataset.check_unchanged(data.directory, data.fingerprint)
+        dataset.verify(data)  # If a shard is damaged, this names it.
         raise
     if len(outputs.labels) < count:
         raise Error(f'{printable(data.directory)}: {flags.subset} has {len(outputs.labels)} of {count} records. '
@@ -222,7 +226,7 @@ def watch(flags: SimpleNamespace, strategy) -> NoReturn:
 
 
 def _evaluate_if_there(flags: SimpleNamespace, run: Run, step: int, strategy) -> None:
-    data = records.open_records(flags.data_dir)  # Now: in the hours of watching they may have been built again.
+    data = dataset.open_records(flags.data_dir)  # Now: in the hours of watching they may have been built again.
     check_labels(run, data)
     try:
         loaded = run.load(step, flags.averages, strategy)

@@ -17,13 +17,17 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from finetune import command, engines, gate, images, machine, metrics
-from finetune.errors import Error, Reject, UsageError
-from finetune.lazy import tf
-from finetune.results import json_text
-from finetune.runs import Run, check_checkpoint
-from finetune.sources import folders
-from finetune.terminal import Progress, columns, duration, pad, printable, say
+from finetune.building.sources import folders
+from finetune.console import command, machine
+from finetune.console.errors import Error, Reject, UsageError
+from finetune.console.lazy import tf
+from finetune.console.terminal import Progress, columns, duration, pad, printable, say
+from finetune.evaluation import metrics
+from finetune.evaluation.results import json_text
+from finetune.models import engines
+from finetune.pictures import gate
+from finetune.pictures.views import decode, view
+from finetune.runs.run import Run, check_checkpoint
 
 LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
 
@@ -153,7 +157,7 @@ def _viewer(run: Run) -> Callable:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def views(encoded):
         return tf.map_fn(
-            lambda one: images.view(images.decode(one), size, crop_fraction), encoded,
+            lambda one: view(decode(one), size, crop_fraction), encoded,
             fn_output_signature=tf.TensorSpec((size, size, 3)), parallel_iterations=64)
 
     return views
@@ -163,7 +167,7 @@ def _decodable(encoded: bytes | Reject) -> bytes | Reject:
     """The picture, or a Reject where the decoder refuses what the gate let in."""
     try:
         if not isinstance(encoded, Reject):
-            images.decode(encoded)
+            decode(encoded)
         return encoded
     except tf.errors.InvalidArgumentError as error:
         return Reject('corrupt', error.message.splitlines()[0])

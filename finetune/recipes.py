@@ -4,9 +4,10 @@ import json
 import sys
 from collections.abc import Sequence
 
-from finetune import catalogue, command
-from finetune.errors import UsageError
-from finetune.terminal import printable, table
+from finetune.console import command
+from finetune.console.errors import UsageError
+from finetune.console.terminal import printable, table
+from finetune.runs import catalogue
 
 QUOTE = '"'
 FLAGS = command.Flags(

@@ -8,17 +8,20 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from finetune import briefing, command, engines, feeds, optimize, pretrained, records, regression, runs, signals, towers
-from finetune import recipe as recipes
-from finetune.averages import Averages
-from finetune.errors import Error, Stopped, UsageError
-from finetune.feeds import Feed
-from finetune.journal import Journal
-from finetune.lazy import tf
-from finetune.models import classifier, cuts
-from finetune.runs import Run
-from finetune.state import State, build_model
-from finetune.terminal import Progress, printable, say, warn
+from finetune.console import command, signals
+from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console.lazy import tf
+from finetune.console.terminal import Progress, printable, say, warn
+from finetune.features import regression
+from finetune.models import classifier, cuts, engines
+from finetune.models.averages import Averages
+from finetune.records import dataset
+from finetune.runs import recipe as recipes
+from finetune.runs.run import Run, lock
+from finetune.runs.state import State, build_model
+from finetune.training import briefing, feeds, optimize, pretrained, towers
+from finetune.training.feeds import Feed
+from finetune.training.journal import Journal
 
 FLAGS = command.Flags(
     'finetune train --data_dir=RECORDS --train_dir=RUN [--pretrained=WEIGHTS --fine_tune] [flags]',
@@ -56,13 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 def train(flags: SimpleNamespace) -> None:
     """Opens the records, opens or makes the run, restores what there is to restore, and trains."""
     _check_usage(flags)
-    data = records.open_records(flags.data_dir)
+    data = dataset.open_records(flags.data_dir)
     if flags.verify:
-        records.verify(data)
+        dataset.verify(data)
     tf.debugging.set_log_device_placement(flags.log_device_placement)
     strategy = towers.strategy(flags.num_gpus)
     directory = Path(flags.train_dir or Path('checkpoints', Path(flags.data_dir).resolve().name))
-    with runs.lock(directory):  # Before anything is written there.
+    with lock(directory):  # Before anything is written there.
         run = _open_run(directory, flags, data)
         if run.recipe.optimizer != 'regression':
             _check_towers(run.recipe, strategy)
@@ -83,9 +86,9 @@ def _work(run: Run, state: State, data, parts: cuts.Parts | None, strategy, flag
         work = solve_head if run.recipe.optimizer == 'regression' else train_steps
         work(run, state, feed, strategy, flags)
     except tf.errors.OpError as error:
-        records.check_unchanged(data.directory, data.fingerprint)
+        dataset.check_unchanged(data.directory, data.fingerprint)
         if isinstance(error, tf.errors.DataLossError):
-            records.verify(data)  # If a shard is damaged, this names it.
+            dataset.verify(data)  # If a shard is damaged, this names it.
         raise
 
 
@@ -151,7 +154,7 @@ def train_steps(run: Run, state: State, feed: Feed, strategy, flags: SimpleNames
             journal.steps_done(step, steps, loss)
             if journal.epoch_ends(step) or step == recipe.max_steps:
                 if not feed.from_features:
-                    records.check_unchanged(Path(flags.data_dir), run.records['fingerprint'])
+                    dataset.check_unchanged(Path(flags.data_dir), run.records['fingerprint'])
                 journal.measure(step, loss)
             if journal.seconds_since_save() > flags.save_interval_secs:
                 journal.save(step)

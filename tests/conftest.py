@@ -5,7 +5,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import pytest
 
-from finetune.lazy import tf
+from finetune.console.lazy import tf
 from finetune.models import zoo
 from tests import toy_net
 

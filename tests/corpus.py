@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.terminal import printable
+from finetune.console.terminal import printable
 
 MAKER = Path(__file__).parents[1].parent / 'shared' / 'tools' / 'make_bad_images.py'
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import build, records
+from finetune import build
+from finetune.records import dataset
 from tests import toy
 from tests.toy_build import beside, digests, manifest, read, start
 
@@ -61,7 +62,7 @@ def test_a_labels_file_fixes_the_numbers_and_leaves_other_folders_out(pictures, 
     toy.class_folders(pictures, {'ant': 3})
     (tmp_path / 'labels.txt').write_text('dog\nunicorn\ncat\n')
     run(pictures, output, f'--labels_file={tmp_path}/labels.txt', '--validation_percent=0')
-    opened = records.open_records(output)
+    opened = dataset.open_records(output)
     assert opened.labels == ('background', 'dog', 'unicorn', 'cat')
     assert opened.split('train').per_class == (0, 5, 0, 7)
     assert {(record['label'], record['text']) for record in read(output)} == {(1, 'dog'), (3, 'cat')}
@@ -72,7 +73,7 @@ def test_a_labels_file_fixes_the_numbers_and_leaves_other_folders_out(pictures, 
 def test_a_folder_called_background_is_label_0(pictures, output):
     toy.class_folders(pictures, {'background': 4})
     run(pictures, output, '--validation_percent=0')
-    opened = records.open_records(output)
+    opened = dataset.open_records(output)
     assert opened.labels == ('background', 'cat', 'dog')
     assert opened.split('train').per_class == (4, 7, 5)
     assert (output / 'labels.txt').read_text() == 'cat\ndog\n'
@@ -120,7 +121,7 @@ def test_classes_that_are_all_there_may_look_alike(tmp_path, output):
     pictures = toy.class_folders(tmp_path / 'D', {'Cat': 2, 'cat': 2})
     (tmp_path / 'labels.txt').write_text('cat\n')
     run(pictures, output, f'--labels_file={tmp_path}/labels.txt')
-    assert records.open_records(output).labels == ('background', 'cat')
+    assert dataset.open_records(output).labels == ('background', 'cat')
 
 
 @pytest.mark.parametrize('processes', [3, 8])
@@ -134,7 +135,7 @@ def test_the_same_pictures_give_the_same_bytes_whatever_the_number_of_processes(
 
 def test_more_shards_than_pictures_are_all_there_and_some_empty(pictures, output, capsys):
     run(pictures, output, '--validation_percent=0', '--train_shards=20')
-    split = records.open_records(output).split('train')
+    split = dataset.open_records(output).split('train')
     assert len(split.shards) == 20 and split.records == 12 == len(read(output))
     assert 'more shards (20) than pictures (12)' in capsys.readouterr().err
 
@@ -174,7 +175,7 @@ def test_copies_of_a_picture_fall_on_one_side(tmp_path, output):
 def test_the_share_is_about_what_was_asked_and_the_automatic_one_is_told(tmp_path, capsys):
     pictures = toy.class_folders(tmp_path / 'D', {'cat': 150, 'dog': 150}, size=(16, 16))
     run(pictures, tmp_path / 'a', '--validation_percent=50')
-    assert 120 < records.open_records(tmp_path / 'a').split('validation').records < 180
+    assert 120 < dataset.open_records(tmp_path / 'a').split('validation').records < 180
     assert 'automatically' not in capsys.readouterr().err
     run(pictures, tmp_path / 'b')
     assert '20 %' in (told := capsys.readouterr().err) and '--validation_percent' in told
@@ -310,7 +311,7 @@ def test_a_new_build_replaces_the_old_one_whole(pictures, output):
     run(pictures, output, '--train_shards=4')
     run(pictures, output, '--train_shards=2')
     assert not [path for path in output.iterdir() if path.name.endswith('-of-00004')]
-    records.verify(records.open_records(output))
+    dataset.verify(dataset.open_records(output))
     assert not beside(output)
 
 
@@ -318,7 +319,7 @@ def test_damaged_records_can_be_built_again(pictures, output):
     run(pictures, output)
     (output / 'train-00000-of-00002').unlink()
     run(pictures, output)
-    records.verify(records.open_records(output))
+    dataset.verify(dataset.open_records(output))
 
 
 def test_files_that_no_build_wrote_are_not_replaced_unless_asked(pictures, output, capsys):

@@ -16,9 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, drawings, engines, eval, inference, metrics, records, results, runs, towers
-from finetune.lazy import tf
-from finetune.state import State, build_model
+from finetune import eval
+from finetune.console.lazy import tf
+from finetune.evaluation import drawings, inference, metrics, results
+from finetune.models import engines
+from finetune.records import batches, dataset
+from finetune.runs.run import Run
+from finetune.runs.state import State, build_model
+from finetune.training import towers
 from tests import toy, toy_run
 
 
@@ -320,7 +325,7 @@ def test_watching_sees_the_records_that_are_there_now(run, data, all_green, monk
         toy_run.save_checkpoint(run, 2500)
 
     watch(run, data, monkeypatch, build_again)
-    assert written(run)['data_fingerprint'] == records.open_records(data.directory).fingerprint != data.fingerprint
+    assert written(run)['data_fingerprint'] == dataset.open_records(data.directory).fingerprint != data.fingerprint
 
 
 def test_a_split_that_is_not_there_is_said_before_a_checkpoint_is_waited_for(run, data, capsys):
@@ -330,7 +335,7 @@ def test_a_split_that_is_not_there_is_said_before_a_checkpoint_is_waited_for(run
 
 def test_a_checkpoint_that_disappears_is_passed_over_while_watching(run, data, all_green, monkeypatch, capsys):
     toy_run.save_checkpoint(run, 2500)
-    load = runs.Run.load
+    load = Run.load
 
     def load_too_late(self, which, *more):
         if which == 1999:
@@ -338,7 +343,7 @@ def test_a_checkpoint_that_disappears_is_passed_over_while_watching(run, data, a
                 file.unlink()
         return load(self, which, *more)
 
-    monkeypatch.setattr(runs.Run, 'load', load_too_late)
+    monkeypatch.setattr(Run, 'load', load_too_late)
     assert watch(run, data, monkeypatch) == 130
     out = capsys.readouterr()
     assert re.findall(r'at step=(\d+)\.', out.out) == ['2500']
@@ -348,7 +353,7 @@ def test_a_checkpoint_that_disappears_is_passed_over_while_watching(run, data, a
 def test_a_checkpoint_that_disappears_is_replaced_by_its_successor_with_run_once(
     run, data, all_green, monkeypatch, capsys,
 ):
-    read = runs.Run._read
+    read = Run._read
 
     def read_too_late(self, checkpoint, name):
         if name == 'ckpt-1999':
@@ -357,7 +362,7 @@ def test_a_checkpoint_that_disappears_is_replaced_by_its_successor_with_run_once
             toy_run.save_checkpoint(self, 2500)
         return read(self, checkpoint, name)
 
-    monkeypatch.setattr(runs.Run, '_read', read_too_late)
+    monkeypatch.setattr(Run, '_read', read_too_late)
     assert evaluate(run, data) == 0
     assert 'at step=2500.' in capsys.readouterr().out
 

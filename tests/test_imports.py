@@ -1,4 +1,4 @@
-"""Imports point down. The rooms of the house, floor by floor; CONTRIBUTING.md says why."""
+"""Imports point down: which room may know of which, and why. CONTRIBUTING.md draws the same house."""
 
 import ast
 from pathlib import Path
@@ -7,69 +7,70 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'finetune'
 
-FLOORS = [
-    ['errors', 'files', 'lazy', 'models.layers', 'schedules', 'signals', 'tfrecord'],
-    ['averages', 'examples', 'terminal', 'command', 'engines', 'jpeg', 'png', 'images', 'inference', 'machine',
-     'metrics', 'models.all_cnn', 'models.alexnet', 'models.auxiliary', 'models.cuts', 'models.densenet_bc',
-     'models.mnist_cnn', 'models.resnet_cifar', 'optimize', 'regression', 'towers', 'workers'],
-    ['catalogue', 'drawings', 'gate', 'logs', 'models.zoo', 'records', 'staging', 'weights'],
-    ['batches', 'histograms', 'models.classifier', 'recipe', 'results', 'sources', 'sources.labels'],
-    ['features', 'state', 'sources.folders', 'sources.pixels', 'conversion'],
-    ['feeds', 'runs', 'sources.cifar10', 'sources.mnist_csv', 'sources.tfds'],
-    ['briefing', 'pretrained', 'plan'],
-    ['journal'],
-    ['account'],
-    ['build', 'eval', 'predict', 'recipes', 'train'],
-    ['__main__'],
-]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-STRANGERS = {  # Never, however far down: what a room must know nothing of.
-    'models.': ('records', 'runs', 'command', 'recipe', 'batches'),
-    'gate': ('models.', 'records'),
-    'records': ('models.', 'recipe', 'runs'),
-    'images': ('models.',),
+ROOMS = {  # From the ground up. A room imports itself and the rooms named here, all of which stand above it.
+    'console': (),  # The person and the machine: everything else may speak to them.
+    'pictures': ('console',),  # One picture, whoever asks: a build, a training, a server.
+    'models': ('console',),  # Arrays in, arrays out: a network must work without records, runs or flags.
+    'records': ('pictures', 'console'),  # What is read from them is pictures; what is done with it, others know.
+    'runs': ('records', 'pictures', 'models', 'console'),  # To open a run takes no training: eval, predict, export.
+    'features': ('records', 'pictures', 'models', 'console'),  # Of a network and records; of no run, so that all share.
+    'evaluation': ('console',),  # Counts answers, whoever gave them.
+    'building': ('records', 'pictures', 'console'),  # Needs no network, and so no TensorFlow.
+    'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
 }
+VERBS = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__', '__main__'}  # Each may enter every room.
 
 
-def rooms() -> dict[str, Path]:
-    found = {}
-    for path in sorted(PACKAGE.rglob('*.py')):
-        parts = path.relative_to(PACKAGE).with_suffix('').parts
-        name = '.'.join(part for part in parts if part != '__init__') if len(parts) > 1 else parts[0]
-        if name not in ('__init__', 'models'):
-            found[name] = path
-    return found
+def files() -> dict[str, Path]:
+    """By what imports call them, without `finetune.`: 'train', 'records.batches'."""
+    paths = (path for path in sorted(PACKAGE.rglob('*.py')) if path.name != '__init__.py')
+    return {'.'.join(path.relative_to(PACKAGE).with_suffix('').parts): path for path in paths}
 
 
 def imported(path: Path) -> set[str]:
-    """The rooms of this package that a file names in an import, or as a lazy module."""
+    """What a file names of this package, in an import or as a lazy module, without `finetune.`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split('.')[0] == 'finetune':
-            below = [f'{node.module}.{alias.name}' for alias in node.names]
-            names.update(name if name.removeprefix('finetune.') in FLOOR else node.module for name in below)
+        if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'finetune':
+            names.update(f'{node.module}.{alias.name}' for alias in node.names)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'LazyModule':
             names.add(node.args[0].value if isinstance(node.args[0], ast.Constant) else '')
     return {name.removeprefix('finetune.') for name in names if name.startswith('finetune.')}
 
 
-@pytest.mark.parametrize('room', rooms())
-def test_a_room_imports_only_from_floors_below(room):
-    assert room in FLOOR, f'finetune/{room}.py has no floor: add it to FLOORS here and to the tree in the README'
-    for other in imported(rooms()[room]):
-        assert FLOOR[other] < FLOOR[room], (
-            f'{room} (floor {FLOOR[room]}) imports {other} (floor {FLOOR[other]}). Imports point down: move the line '
-            f'that needs {other} up, or what it needs from there down.')
+def room_of(name: str) -> str:
+    return name.partition('.')[0]
 
 
-@pytest.mark.parametrize('room', rooms())
-def test_a_room_does_not_know_its_strangers(room):
-    for prefix, strangers in STRANGERS.items():
-        if room == prefix or (prefix.endswith('.') and room.startswith(prefix)):
-            for other in imported(rooms()[room]):
-                assert not any(other == s or (s.endswith('.') and other.startswith(s)) for s in strangers), (
-                    f'{room} must not know of {other}: hand it values instead.')
+@pytest.mark.parametrize('file', files())
+def test_a_file_imports_only_from_its_room_and_the_rooms_below(file):
+    room = room_of(file)
+    if room in VERBS or room == '__main__':
+        return
+    assert room in ROOMS, f'finetune/{room} is a new room: give it a line in ROOMS here and in CONTRIBUTING.md'
+    for other in imported(files()[file]):
+        assert room_of(other) in (room, *ROOMS[room]), (
+            f'finetune/{file.replace(".", "/")}.py imports {other}, but {room} may know only of '
+            f'{", ".join(ROOMS[room]) or "itself"}. Move the line that needs it up, hand it a value, or move what it '
+            'needs down.')
 
 
-def test_every_room_on_a_floor_exists():
-    assert set(FLOOR) == set(rooms())
+@pytest.mark.parametrize('verb', sorted(VERBS))
+def test_a_verb_never_imports_a_verb(verb):
+    others = {room_of(name) for name in imported(files()[verb])} & VERBS - {verb}
+    assert not others, f'{verb} imports {", ".join(others)}: what two verbs share belongs into a room'
+
+
+def test_rooms_stand_above_what_they_import():
+    """So that there is no circle."""
+    order = list(ROOMS)
+    for room, below in ROOMS.items():
+        assert all(order.index(other) < order.index(room) for other in below), room
+
+
+def test_every_room_exists_and_says_what_lives_there():
+    for room in ROOMS:
+        assert ast.get_docstring(ast.parse((PACKAGE / room / '__init__.py').read_text())), room
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != '__pycache__'} == set(ROOMS)

@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import batches, build, engines, examples, gate, inference, metrics, predict, records
-from finetune.sources import pixels
+from finetune import build, predict
+from finetune.building.sources import pixels
+from finetune.evaluation import inference, metrics
+from finetune.models import engines
+from finetune.pictures import gate
+from finetune.records import batches, dataset, examples
 from tests import toy, toy_run
 
 
@@ -104,7 +108,7 @@ def test_what_is_let_in_is_what_the_build_let_in(tmp_path, capsys):
     assert build.main([f'--train_directory={pictures}', f'--output_directory={tmp_path}/records', '--num_threads=1',
                        '--max_pixels=1000', '--max_bytes=4999']) == 0
     told = json.loads((tmp_path / 'records' / 'dataset.json').read_text())
-    treatment = records.open_records(tmp_path / 'records').treatment
+    treatment = dataset.open_records(tmp_path / 'records').treatment
     run = toy_run.start_run(tmp_path / 'run', treatment=treatment)
     toy_run.save_checkpoint(run, step=3)
     capsys.readouterr()
@@ -139,14 +143,14 @@ def test_a_name_too_long_for_the_system_ends_no_other_answer(run, tmp_path, caps
 def probabilities_in_eval(run, directory: Path, format: str, stored: dict) -> dict[bytes, np.ndarray]:
     """By name, of records that hold these pictures."""
     directory.mkdir()
-    writer = records.ShardWriter(directory / 'validation-00000-of-00001')
+    writer = dataset.ShardWriter(directory / 'validation-00000-of-00001')
     for name, picture in stored.items():
         writer.write(examples.encode_example(
             picture.encoded, format, picture.height, picture.width, 1, 'blue', name.encode()))
-    split = records.Split('validation', len(stored), (0, len(stored), 0, 0), (writer.close(),))
-    manifest = records.manifest(toy_run.LABELS, [split], format, {})
-    (directory / records.MANIFEST).write_text(json.dumps(manifest))
-    pictures = batches.for_evaluation(records.open_records(directory), 'validation', 32, 0.875, 3)
+    split = dataset.Split('validation', len(stored), (0, len(stored), 0, 0), (writer.close(),))
+    manifest = dataset.manifest(toy_run.LABELS, [split], format, {})
+    (directory / dataset.MANIFEST).write_text(json.dumps(manifest))
+    pictures = batches.for_evaluation(dataset.open_records(directory), 'validation', 32, 0.875, 3)
     evaluated = inference.outputs(engines.function(run.load().model), pictures)
     return dict(zip(evaluated.filenames, metrics.probabilities(evaluated.logits), strict=True))
 

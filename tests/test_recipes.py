@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from finetune import catalogue, recipe, recipes, runs, train
-from finetune.lazy import keras, tf
+from finetune import recipes, train
+from finetune.console.lazy import keras, tf
 from finetune.models import zoo
-from finetune.state import build_model
+from finetune.runs import catalogue, recipe
+from finetune.runs.run import Run
+from finetune.runs.state import build_model
 from tests import toy_records
 
 
@@ -87,6 +89,6 @@ def test_all_cnn_learns_on_two_towers_what_it_learns_on_one(tmp_path):
             f'--data_dir={data}', f'--train_dir={tmp_path}/{towers}', f'--num_gpus={towers}',
             '--recipe=all_cnn_cifar10', '--width=0.1', '--image_size=16', '--dropout=0', '--batch_size=8',
             '--max_steps=10']) == 0
-    one, two = (runs.Run(tmp_path / str(towers)).load('last').model.get_weights() for towers in (1, 2))
+    one, two = (Run(tmp_path / str(towers)).load('last').model.get_weights() for towers in (1, 2))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)

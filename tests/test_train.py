@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from finetune import journal, recipe, records, train
-from finetune.lazy import keras, tf
+from finetune import train
+from finetune.console.lazy import keras, tf
 from finetune.models import classifier
-from finetune.runs import Run
-from finetune.state import build_model
+from finetune.records import dataset
+from finetune.runs import recipe
+from finetune.runs.run import Run
+from finetune.runs.state import build_model
+from finetune.training import journal
 from tests import toy_records
 
 QUICK = ('--model=toy', '--batch_size=8', '--optimizer=momentum', '--initial_learning_rate=0.05')
@@ -145,7 +148,7 @@ def test_batch_norm_statistics_stay_still_or_train_as_asked(data, tmp_path, flag
 
 
 def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_only(data, tmp_path, monkeypatch):
-    opened = records.open_records(data)
+    opened = dataset.open_records(data)
     planned = recipe.plan({'model': 'toy', 'weight_decay': 0.5, 'batch_size': 8}, None, 24)
     run = Run.create(tmp_path / 'run', planned, opened.labels, {'fingerprint': '', 'per_class': [0, 8, 8, 8]})
     strategy = tf.distribute.get_strategy()

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from finetune import records
-from finetune.lazy import tf
+from finetune.console.lazy import tf
+from finetune.records import dataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def start(directory: Path, output: Path, *more: str, module: tuple = ('tools.bui
 def read(output: Path, split: str = 'train') -> list[dict]:
     """Every record of a split, as TensorFlow reads it."""
     found = []
-    for serialized in tf.data.TFRecordDataset(records.open_records(output).paths(split)).as_numpy_iterator():
+    for serialized in tf.data.TFRecordDataset(dataset.open_records(output).paths(split)).as_numpy_iterator():
         features = tf.train.Example.FromString(serialized).features.feature
         found.append({
             'label': features['image/class/label'].int64_list.value[0],

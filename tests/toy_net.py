@@ -1,6 +1,6 @@
 """Small backbones with the interface of keras.applications."""
 
-from finetune.lazy import keras
+from finetune.console.lazy import keras
 
 
 def backbone(include_top, weights, input_shape):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finetune import examples, records
+from finetune.records import dataset, examples
 
 LABELS = ('background', 'red', 'green', 'blue')
 
@@ -17,17 +17,17 @@ def write(directory: Path, train: int = 24, validation: int = 7, labels=LABELS, 
     directory.mkdir(parents=True, exist_ok=True)
     splits = [_write_split(directory, name, count, labels, size, seed) for name, count in
               (('train', train), ('validation', validation)) if count]
-    content = records.manifest(labels, splits, 'JPEG', {})
-    (directory / records.MANIFEST).write_text(json.dumps(content))
+    content = dataset.manifest(labels, splits, 'JPEG', {})
+    (directory / dataset.MANIFEST).write_text(json.dumps(content))
     return directory
 
 
-def _write_split(directory: Path, name: str, count: int, labels, size: int, seed: int) -> records.Split:
+def _write_split(directory: Path, name: str, count: int, labels, size: int, seed: int) -> dataset.Split:
     rng = np.random.default_rng([seed, len(name)])
     numbers = [1 + i % (len(labels) - 1) for i in range(count)]
     shards = []
     for index in range(2):
-        writer = records.ShardWriter(directory / records.shard_name(name, index, 2))
+        writer = dataset.ShardWriter(directory / dataset.shard_name(name, index, 2))
         for i in range(index, count, 2):
             label = numbers[i]
             filename = f'{labels[label]}/{name}-{i}.jpg'.encode()
@@ -35,7 +35,7 @@ def _write_split(directory: Path, name: str, count: int, labels, size: int, seed
                 _jpeg(label, size, rng), 'JPEG', size, size, label, labels[label], filename))
         shards.append(writer.close())
     per_class = tuple(numbers.count(label) for label in range(len(labels)))
-    return records.Split(name, count, per_class, tuple(shards))
+    return dataset.Split(name, count, per_class, tuple(shards))
 
 
 def _jpeg(label: int, size: int, rng) -> bytes:

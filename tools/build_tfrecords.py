@@ -3,6 +3,6 @@
 import sys
 
 if __name__ == '__main__':
-    from finetune.build import main  # Here, so that worker processes need not import it a second time.
+    from finetune.build import main
 
     sys.exit(main())

@@ -8,7 +8,7 @@ run() {
 }
 
 echo 'A folder of labelled pictures becomes a classifier. The pictures here are drawn; yours come next.'
-run python -m tools.make_sample --output=data/sample_pictures
+run python -m tools.sample.make --output=data/sample_pictures
 run finetune build --train_directory=data/sample_pictures/train \
     --validation_directory=data/sample_pictures/validation --output_directory=data/sample
 echo

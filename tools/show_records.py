@@ -6,10 +6,12 @@
 import itertools
 import sys
 
-from finetune import command, drawings, examples, records
-from finetune.errors import UsageError
-from finetune.lazy import tf
-from finetune.terminal import count, printable, say
+from finetune.console import command
+from finetune.console.errors import UsageError
+from finetune.console.lazy import tf
+from finetune.console.terminal import count, printable, say
+from finetune.evaluation import drawings
+from finetune.records import dataset, examples
 
 flags = command.Flags(
     'python -m tools.show_records --data_dir=RECORDS [flags]',
@@ -28,10 +30,10 @@ def main(argv=None) -> int:
 def show(options) -> None:
     if not options.data_dir:
         raise UsageError('--data_dir is missing; it names the records to show')
-    opened = records.open_records(options.data_dir)
+    opened = dataset.open_records(options.data_dir)
     split = opened.split(options.subset)
-    dataset = tf.data.TFRecordDataset(opened.paths(split.name)).map(examples.parse)
-    tiles = [_tile(example, opened.labels) for example in itertools.islice(dataset.as_numpy_iterator(), options.count)]
+    stored = tf.data.TFRecordDataset(opened.paths(split.name)).map(examples.parse)
+    tiles = [_tile(example, opened.labels) for example in itertools.islice(stored.as_numpy_iterator(), options.count)]
     title = f'{printable(options.data_dir)}: {len(tiles)} of {count(split.records, f"{split.name} record")}'
     drawings.contact_sheet(tiles, title).save(options.output)
     say(f'{count(len(tiles), "picture")} on {printable(options.output)}')

@@ -3,7 +3,7 @@
 It trains with the network, so that gradients reach the lower layers sooner, and answers nothing afterwards.
 """
 
-from finetune.lazy import keras
+from finetune.console.lazy import keras
 
 
 def head(shape: tuple[int, int, int], classes: int, batch_norm_momentum: float, seed: int):

@@ -4,8 +4,8 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 
-from finetune.errors import Error
-from finetune.lazy import LazyModule, keras
+from finetune.console.errors import Error
+from finetune.console.lazy import LazyModule, keras
 from finetune.models import auxiliary, zoo
 
 layers = LazyModule('finetune.models.layers')

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from finetune.lazy import keras
+from finetune.console.lazy import keras
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import functools
 import math
 from collections.abc import Callable
 
-from finetune.errors import Error, UsageError
-from finetune.lazy import keras
-from finetune.models import alexnet, all_cnn, densenet_bc, mnist_cnn, resnet_cifar
+from finetune.console.errors import Error, UsageError
+from finetune.console.lazy import keras
+from finetune.models.classics import alexnet, all_cnn, densenet_bc, mnist_cnn, resnet_cifar
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ R7, the same bytes with any number of processes, and builds that a signal stops 
 
 import pytest
 
-from tools.tortures import builds, failures
+from tools.torture import builds, failures
 
 
 @pytest.mark.slow

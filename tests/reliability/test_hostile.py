@@ -5,9 +5,9 @@ Links out of a weight file, pickles and archives are in tests/test_weights.py to
 
 import pytest
 
-from finetune.errors import Error
-from finetune.runs import Run
-from tools.tortures import failures, hostile
+from finetune.console.errors import Error
+from finetune.runs.run import Run
+from tools.torture import failures, hostile
 
 TOO_MUCH = ('four tebibytes', 'many of four gibibytes', 'deflated zeros', 'one array by many names', 'never written',
             'huge chunks of small arrays', 'chunks that hold more than they tell', 'a layer that is an endless array')

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests import toy, toy_build
-from tools.tortures import failures, names
+from tools.torture import failures, names
 
 
 @pytest.mark.slow

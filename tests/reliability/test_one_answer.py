@@ -1,6 +1,6 @@
 """One picture, one answer, whoever asks and whatever its format: R18."""
 
-from tools.tortures import failures, one_answer
+from tools.torture import failures, one_answer
 
 
 def test_training_eval_and_predict_give_one_picture_the_same_logits(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import corpus
-from tools.tortures import failures, pictures
+from tools.torture import failures, pictures
 
 
 @corpus.needs_corpus

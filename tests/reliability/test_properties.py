@@ -10,10 +10,11 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune import conversion, plan, records, workers
-from finetune.results import json_text
-from finetune.sources.labels import label_of
-from finetune.terminal import printable
+from finetune.building import conversion, plan, workers
+from finetune.building.sources.labels import label_of
+from finetune.console.terminal import printable
+from finetune.evaluation.results import json_text
+from finetune.records import dataset
 
 MANY = settings(max_examples=500, deadline=None)
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: b'/' not in name and b'\0' not in name)
@@ -100,4 +101,4 @@ def test_a_label_and_a_name_in_json_are_texts_that_every_reader_takes(name):
 @MANY
 @given(st.integers(1, 99999), st.integers(0, 99999))
 def test_the_name_of_a_shard_is_one_that_may_stand_in_records(count, index):
-    assert records.SHARD_NAME.fullmatch(records.shard_name('train', index % count, count))
+    assert dataset.SHARD_NAME.fullmatch(dataset.shard_name('train', index % count, count))

@@ -5,7 +5,7 @@ What is stale, missing, foreign, compressed or contradicts itself is in tests/te
 
 import pytest
 
-from tools.tortures import failures, reading
+from tools.torture import failures, reading
 
 
 @pytest.mark.parametrize('step', [400, pytest.param(23, marks=pytest.mark.slow)])

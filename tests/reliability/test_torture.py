@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import torture
+from tools.torture import __main__ as torture
 
 FEW = [
     torture.Figure('R1-R3', 'many', lambda place, seed, count: iter([''] * count), 4),

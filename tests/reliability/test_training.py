@@ -5,9 +5,8 @@ Divergence (R15), signals and one resume to the last bit are in tests/test_going
 
 import pytest
 
-from finetune import runs
 from tests import toy_run
-from tools.tortures import checkpoints, failures, trainings
+from tools.torture import checkpoints, failures, trainings
 
 
 @pytest.mark.slow
@@ -47,7 +46,7 @@ def test_the_best_checkpoint_is_whole_or_absent_where_a_copy_stands_in_for_a_lin
 
     monkeypatch.setattr('os.link', no_links)
     with monkeypatch.context() as killed:
-        killed.setattr(runs, 'write_atomically', half)
+        killed.setattr('finetune.runs.run.write_atomically', half)
         with pytest.raises(KeyboardInterrupt):
             run.keep_as_best(3)
     assert not list(run.directory.glob('best-*'))

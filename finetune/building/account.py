@@ -1,0 +1,203 @@
+"""What a build tells: start screen, warnings, skipped.csv, the facts in dataset.json, the last line."""
+
+import collections
+import csv
+import functools
+import io
+import json
+import operator
+import platform
+import shlex
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import PIL
+from PIL import features
+
+from finetune.building import conversion
+from finetune.building.plan import Plan
+from finetune.building.sources import Skip
+from finetune.console.terminal import count, printable, say, some, table, warn
+from finetune.records import dataset
+
+SMALL_CLASS = 20
+ROWS_SHOWN = 20
+EXAMPLES_SHOWN = 5
+MANY_SKIPPED = 0.05
+
+
+# ---- before ----
+
+
+def start_screen(plan: Plan, output: Path, automatic_percent: bool) -> None:
+    say(f'Building records in {printable(output)}')
+    for part in plan.parts:
+        say(f'  {" and ".join(part.splits)} from {part.source.where}: {count(part.pictures, "picture")}')
+    if plan.validation_percent:
+        say(f'  {plan.validation_percent:g} % of them, by content, are kept for validation'
+            + automatic_percent * ' (chosen automatically: --validation_percent or --validation_directory)')
+    columns = (part.source.per_label for part in plan.parts)
+    rows = list(zip(range(len(plan.labels)), plan.labels, *columns, strict=True))
+    header = ['label', 'class', *('pictures' if len(part.splits) > 1 else part.splits[0] for part in plan.parts)]
+    say(table(rows[:ROWS_SHOWN + 1], header))
+    if len(rows) > ROWS_SHOWN + 1:
+        say(f'… and {len(rows) - ROWS_SHOWN - 1:,} more')
+    shards = ', '.join(f'{number} {split}' for split, number in plan.shards.items())
+    say(f'Shards: {shards}. Worker processes: {plan.processes} (--num_threads).')
+    for remark in _remarks(plan):
+        warn(remark)
+
+
+def _remarks(plan: Plan) -> Iterator[str]:
+    for part in plan.parts:
+        yield from part.source.remarks()
+    alike_in = {'case': str.casefold, 'Unicode normal form': functools.partial(unicodedata.normalize, 'NFC')}
+    for name, change in alike_in.items():
+        seen = collections.Counter(map(change, plan.labels))
+        twins = [label for label in plan.labels if seen[change(label)] > 1]
+        if twins:
+            yield f'classes {some(twins)} differ only in {name}; some systems take them for one folder.'
+
+
+# ---- what became of every picture ----
+
+
+def facts(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
+    """The part of dataset.json that tells how the records came about."""
+    skipped = collections.Counter(skip.reason for skip in skips(plan, outcomes))
+    written = sum(outcome.written for outcome in outcomes)
+    sizes = [size for outcome in outcomes for size in (outcome.smallest, outcome.largest) if size]
+    return {
+        'found': written + skipped.total(),
+        'written': written,
+        'skipped': _sorted(skipped),
+        'ignored': _sorted(*(part.source.ignored for part in plan.parts)),
+        'notes': _sorted(*(outcome.notes for outcome in outcomes)),
+        'duplicates': _duplicates(plan, outcomes),
+        'smallest': min(sizes, key=conversion.area, default=None),  # Height, width.
+        'largest': max(sizes, key=conversion.area, default=None),
+        'sources': {' and '.join(part.splits): part.source.where for part in plan.parts},
+        'validation_percent': plan.validation_percent,
+        'stored_by': plan.stored_by,
+        'seed': plan.seed,
+        'versions': {'python': platform.python_version(), 'pillow': PIL.__version__,
+                     'libjpeg_turbo': features.version('libjpeg_turbo')},
+    }
+
+
+def _sorted(*counters: collections.Counter) -> dict[str, int]:
+    return dict(sorted(functools.reduce(operator.add, counters, collections.Counter()).items()))
+
+
+def skips(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> list[Skip]:
+    """Everything that was found and is not in the records, in the order of its path."""
+    every = []
+    for part, outcome in zip(plan.parts, outcomes, strict=True):
+        every += part.source.skipped
+        every += [Skip(part.source.path(image), reason, detail) for image, reason, detail in outcome.rejected]
+    return sorted(every)
+
+
+def skipped_csv(skipped: Sequence[Skip]) -> str:
+    """file,reason,detail; a name can break neither a line nor a cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(('file', 'reason', 'detail'))
+    writer.writerows((printable(skip.path), skip.reason, printable(skip.detail)) for skip in skipped)
+    return text.getvalue()
+
+
+def _duplicates(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
+    """Counts and a few examples of pictures that are in the records more than once."""
+    parts = [(part.source, outcome, part.split_of) for part, outcome in zip(plan.parts, outcomes, strict=True)]
+    groups = conversion.duplicates(parts, plan.seed)
+    kinds: dict[str, list] = {'in_two_classes': [], 'in_two_splits': [], 'in_one_class': []}
+    for group in groups:
+        splits, labels = {place.split for place in group}, {place.label for place in group}
+        if len(labels) > 1:
+            kinds['in_two_classes'].append(group)
+        if len(splits) > 1:
+            kinds['in_two_splits'].append(group)
+        if len(labels) == len(splits) == 1:
+            kinds['in_one_class'].append(group)
+    return {
+        'copies': sum(len(group) - 1 for group in groups),
+        **{kind: len(found) for kind, found in kinds.items()},
+        'examples': {kind: list(map(_names, found[:EXAMPLES_SHOWN])) for kind, found in kinds.items()},
+    }
+
+
+def _names(group: Sequence[conversion.Place]) -> list[str]:
+    return [f'{place.split}/{printable(place.filename)}' for place in group[:EXAMPLES_SHOWN]]
+
+
+# ---- after ----
+
+
+def warnings(plan: Plan, splits: Sequence[dataset.Split], told: Mapping) -> Iterator[str]:
+    """What the person should know before training on it."""
+    totals = [sum(counts) for counts in zip(*(split.per_class for split in splits), strict=True)]
+
+    def classes_where(condition: Callable[[int], bool]) -> list[str]:
+        return [plan.labels[i] for i in range(1, len(plan.labels)) if condition(i)]  # Without the background.
+
+    if empty := classes_where(lambda i: totals[i] == 0):
+        yield f'no usable picture of {some(empty)}; the class keeps its number and cannot be learned.'
+    if len(classes_where(lambda i: totals[i] > 0)) == 1:
+        yield 'there is one class; a classifier needs two to tell apart.'
+    for split in splits:
+        if missing := classes_where(lambda i, split=split: totals[i] > split.per_class[i] == 0):
+            yield f'{split.name} has no picture of {some(missing)}.'
+        if split.records < len(split.shards):
+            yield f'{split.name} has more shards ({len(split.shards)}) than pictures ({split.records}).'
+    if small := classes_where(lambda i: 0 < totals[i] < SMALL_CLASS):
+        yield f'fewer than {SMALL_CLASS} pictures of {some(small)}; expect little of a class so small.'
+    yield from _duplicate_warnings(told['duplicates'])
+
+
+def _duplicate_warnings(duplicates: Mapping) -> Iterator[str]:
+    says = {
+        'in_two_classes': 'in two classes, so that one of the labels is wrong',
+        'in_two_splits': 'in train and in validation, so that figures look better than they are (--fail_on_leak)',
+        'in_one_class': 'more than once in one class',
+    }
+    for kind, saying in says.items():
+        if duplicates[kind]:
+            example = ' = '.join(duplicates['examples'][kind][0])
+            yield f'found {saying}: {count(duplicates[kind], "picture")}, for example {example}.'
+
+
+def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> None:
+    """The files made, the next command, and in the last line the counts."""
+    for split in splits:
+        print(f'{split.name}: {count(split.records, "record")} in {count(len(split.shards), "shard")}')
+    shards = [split.shards[0].name + (' …' if len(split.shards) > 1 else '') for split in splits]
+    made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
+    print(f'made in {printable(output)}: {made}', flush=True)
+    data, run = shlex.quote(str(output)), shlex.quote(f'checkpoints/{output.resolve().name}')
+    say(f'next: finetune train --data_dir={data} --train_dir={run} --pretrained=sample --fine_tune')
+    print(counts_line(told, printable(output / dataset.SKIPPED)))
+
+
+def counts_line(told: Mapping, where: str) -> str:
+    """found = written + skipped, always."""
+    skipped = told['found'] - told['written']
+    line = f'found {count(told["found"], "picture")}: wrote {told["written"]:,}, skipped {skipped:,}'
+    if skipped:
+        line += f' ({_by_reason(told["skipped"])}); list: {where}'
+    if told['ignored']:
+        passed_over = count(sum(told['ignored'].values()), 'other file')
+        line += f'; passed over {passed_over} ({_by_reason(told["ignored"])})'
+    if skipped > MANY_SKIPPED * told['found']:
+        line = f'WARNING: more than {MANY_SKIPPED:.0%} were skipped: {line}'
+    return line
+
+
+def _by_reason(counts: Mapping[str, int]) -> str:
+    most_first = sorted(counts.items(), key=lambda item: -item[1])
+    return ', '.join(f'{number} {reason}' for reason, number in most_first)
+
+
+def as_json(manifest: Mapping) -> str:
+    return json.dumps(manifest, indent=1) + '\n'  # ASCII: names with odd characters stand as escapes.

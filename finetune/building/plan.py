@@ -1,0 +1,155 @@
+"""What a build is going to do: which pictures, which labels, which splits; known before any picture is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from finetune.building.sources import Source, folders
+from finetune.building.sources.labels import read_labels
+from finetune.console import machine
+from finetune.console.errors import Error, UsageError
+from finetune.console.lazy import LazyModule
+from finetune.console.terminal import printable, some
+from finetune.pictures import gate
+from finetune.records.dataset import BACKGROUND
+
+# Imported when they are asked for: they need NumPy, which takes half of the time that folders take to start.
+cifar10 = LazyModule('finetune.building.sources.cifar10', needs_tensorflow=False)
+mnist_csv = LazyModule('finetune.building.sources.mnist_csv', needs_tensorflow=False)
+tfds = LazyModule('finetune.building.sources.tfds', needs_tensorflow=False)
+
+AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
+STORED_BY = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')  # Flags, of folders.
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source, and the split that each of its pictures goes to."""
+
+    source: Source
+    splits: tuple[str, ...]
+    split_of: Callable[[int], str]  # Of a picture's key, the first 64 bits of its digest.
+
+    @property
+    def pictures(self) -> int:
+        return sum(self.source.per_label)
+
+
+@dataclass(frozen=True)
+class Plan:
+    labels: tuple[str, ...]
+    parts: tuple[Part, ...]
+    shards: dict[str, int]  # By split.
+    validation_percent: float  # 0 where a directory holds the validation pictures, or there are none.
+    seed: int
+    processes: int
+    stored_by: dict  # The flags that decide which bytes are stored.
+
+    @property
+    def pictures(self) -> int:
+        return sum(part.pictures for part in self.parts)
+
+    def places(self, split: str) -> int:
+        """How many pictures could become records of the split."""
+        return sum(part.pictures for part in self.parts if split in part.splits)
+
+
+@dataclass(frozen=True)
+class Always:
+    split: str
+
+    def __call__(self, key: int) -> str:
+        return self.split
+
+
+@dataclass(frozen=True)
+class ByContent:
+    """The picture alone decides: it never changes sides when others come, and its copies go with it."""
+
+    validation_percent: float
+
+    def __call__(self, key: int) -> str:
+        return 'validation' if key < self.validation_percent / 100 * 2**64 else 'train'
+
+
+def make(options) -> Plan:
+    """Lists what the flags name. Raises Error."""
+    labels, sources = SOURCES[options.source](options)
+    percent = _validation_percent(options, sources)
+    parts = [Part(source, ('train', 'validation'), ByContent(percent)) if percent else
+             Part(source, (name,), Always(name)) for name, source in sources.items()]
+    names = ('train', 'validation') if percent else tuple(sources)
+    # Small pictures cost less than the way to another process.
+    processes = (options.num_threads or machine.cores()) if options.source == 'folders' else 1
+    stored_by = {'source': options.source, **{name: getattr(options, name) for name in STORED_BY}}
+    return Plan(
+        labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percent, options.seed,
+        processes, stored_by)
+
+
+def _directories(options) -> dict[str, str]:
+    """By split."""
+    return {name: directory for name in ('train', 'validation') if (directory := getattr(options, f'{name}_directory'))}
+
+
+def _class_folders(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    listings = {name: folders.list_pictures(directory, f'{name}_directory', options.recursive, not options.no_symlinks)
+                for name, directory in _directories(options).items()}
+    labels = _labels(listings, options.labels_file)
+    limits = gate.Limits(options.max_bytes, options.max_pixels)
+    return labels, {
+        name: folders.ClassFolders(listing, labels, folders.FolderLoader(
+            listing.directory, limits, options.max_side, options.short_side, not options.no_symlinks))
+        for name, listing in listings.items()}
+
+
+def _mnist_csv(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    classes = read_labels(options.labels_file) if options.labels_file else mnist_csv.DIGITS
+    return (BACKGROUND, *classes), {
+        name: mnist_csv.source(path, name, f'{name}_directory', classes)
+        for name, path in _directories(options).items()}
+
+
+def _cifar10(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    return (BACKGROUND, *cifar10.CLASSES), {
+        name: cifar10.source(path, name, f'{name}_directory') for name, path in _directories(options).items()}
+
+
+def _tfds(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    splits = options.tfds_splits.split(',') if options.tfds_splits else ()
+    sources = tfds.sources(options.tfds, options.tfds_dir, splits)
+    if options.validation_percent is not None and 'validation' in sources:
+        raise UsageError(f'{options.tfds} has a split to validate with: leave --validation_percent out, or name the '
+                         'training split alone (--tfds_splits=train)')
+    return sources['train'].labels, sources
+
+
+SOURCES = {'folders': _class_folders, 'mnist_csv': _mnist_csv, 'cifar10': _cifar10, 'tfds': _tfds}  # By --source.
+
+
+def _validation_percent(options, sources: dict[str, Source]) -> float:
+    if 'validation' in sources:
+        return 0.0
+    return AUTOMATIC_VALIDATION_PERCENT if options.validation_percent is None else options.validation_percent
+
+
+def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tuple[str, ...]:
+    """('background', class 1, …): the listed classes, or the training folders in code-point order."""
+    train = listings['train']
+    where, found = printable(train.directory), train.labels()
+    if labels_file:
+        listed = read_labels(labels_file, train.pictures)
+        if not found & set(listed):
+            raise Error(f'{printable(labels_file)}: none of its {len(listed)} classes has a folder in {where}, which '
+                        f'has {some(sorted(found))}.')
+        return (BACKGROUND, *listed)
+    for listing in listings.values():
+        for folder, label in folders.nearly(listing.labels(), found):
+            raise Error(f'{printable(listing.directory)}: folder {folder!a} is nearly class {label!a} of {where}; they '
+                        'differ in case or in Unicode normal form. Rename one of them.')
+        extra = sorted(listing.labels() - found - {BACKGROUND})
+        if extra:
+            raise Error(f'{printable(listing.directory)}: class {some(extra)} has no folder in {where}. Add it there, '
+                        'or leave it out with --labels_file.')
+    if found == {BACKGROUND}:
+        raise Error(f'{where} has pictures of the background and of no class.')
+    return (BACKGROUND, *sorted(found - {BACKGROUND}))

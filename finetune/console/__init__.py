@@ -1,0 +1,1 @@
+"""The person at the terminal and the machine beneath: nothing of pictures."""

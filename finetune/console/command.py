@@ -1,0 +1,137 @@
+"""A command line: its flags in groups, its help, and the way every command ends."""
+
+import io
+import math
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+from absl import flags as absl_flags
+
+from finetune.console.errors import Error, Stopped, UsageError
+
+
+class Flags:
+    """The flags of one command and nobody else's, shown in the order and the groups they were added in.
+
+    They are absl flags, so `--name=value`, `--name value`, `--switch`, `--noswitch` and `--switch=true` all work, and a
+    misspelled name is answered with the nearest one.
+    """
+
+    def __init__(self, usage: str, about: str):
+        self.usage = usage
+        self.about = about
+        self._values = absl_flags.FlagValues()
+        self._values.set_gnu_getopt(True)  # Files and flags may stand in any order.
+        self._groups: dict[str, list[tuple[str, str, str]]] = {}
+        self._group = 'flags'
+        self._aliases: dict[str, str] = {}
+
+    def group(self, title: str) -> None:
+        self._group = title
+
+    def string(self, name: str, default: str | None, help: str) -> None:
+        self._add(absl_flags.DEFINE_string, name, default, help)
+
+    def integer(
+        self, name: str, default: int | None, help: str, least: int | None = None, most: int | None = None
+    ) -> None:
+        self._add(absl_flags.DEFINE_integer, name, default, help, lower_bound=least, upper_bound=most)
+
+    def number(
+        self, name: str, default: float | None, help: str, least: float | None = None, most: float | None = None
+    ) -> None:
+        self._add(absl_flags.DEFINE_float, name, default, help, lower_bound=least, upper_bound=most)
+        absl_flags.register_validator(
+            name, lambda value: value is None or math.isfinite(value), 'must be a finite number', self._values)
+
+    def switch(self, name: str, default: bool, help: str) -> None:
+        self._add(absl_flags.DEFINE_boolean, name, default, help)
+
+    def choice(self, name: str, default: str, choices: Sequence[str], help: str) -> None:
+        self._add(absl_flags.DEFINE_enum, name, default, choices, help=f'{" | ".join(choices)}: {help}')
+
+    def alias(self, alias: str, name: str) -> None:
+        """Accepts `--alias` for `--name`: the name that the flag had in the program that this one re-creates."""
+        self._aliases[alias] = name
+
+    def parse(self, argv: Sequence[str]) -> SimpleNamespace:
+        """The flags' values by name, with `given` (the names that were typed) and `arguments` (what is no flag)."""
+        self._values.unparse_flags()  # Of an earlier command line in this process.
+        try:
+            arguments = self._values(['', *map(self._without_alias, argv)])[1:]
+        except absl_flags.Error as error:
+            raise UsageError(f'{error} (`{self.usage.split(" [")[0]} --help` lists the flags)') from None
+        values = {name: self._values[name].value for name in self._values}
+        given = {name for name in self._values if self._values[name].present}
+        return SimpleNamespace(**values, given=given, arguments=arguments)
+
+    def help(self) -> str:
+        width = min(max(shutil.get_terminal_size().columns, 80), 120)
+        lines = [f'usage: {self.usage}', '', *textwrap.wrap(self.about, width)]
+        for title, rows in self._groups.items():
+            lines += ['', f'{title}:']
+            for name, default, text in rows:
+                head = f'  --{name}={default}' if default else f'  --{name}'
+                wrapped = textwrap.wrap(text, width - 40)
+                if len(head) > 38:
+                    lines.append(head)
+                    head = ''
+                lines.append(f'{head:<40}{wrapped[0]}')
+                lines += [' ' * 40 + line for line in wrapped[1:]]
+        return '\n'.join(lines)
+
+    def _add(self, define: Callable, name: str, default, *arguments, **more) -> None:
+        help = more.pop('help', None) or arguments[-1]
+        bounds = {key: value for key, value in more.items() if value is not None}
+        choices = arguments[:-1] if define is not absl_flags.DEFINE_enum else arguments
+        define(name, default, *choices, help=help, flag_values=self._values, **bounds)
+        shown = '' if default is None or default is False else str(default).lower() if default is True else str(default)
+        self._groups.setdefault(self._group, []).append((name, shown, help))
+
+    def _without_alias(self, argument: str) -> str:
+        if not argument.startswith('-'):
+            return argument
+        name, equals, value = argument.lstrip('-').partition('=')
+        return f'--{self._aliases[name]}{equals}{value}' if name in self._aliases else argument
+
+
+def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Sequence[str] | None) -> int:
+    """Parses the command line, does the work, and turns whatever ends it into one sentence and an exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    debug = '--debug' in argv
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0' if debug else '3')  # TensorFlow's own start-up lines.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Where a terminal lacks a character, that must not end the work.
+            stream.reconfigure(errors='backslashreplace')
+    try:
+        if {'--help', '-h', '-help', '--helpfull'} & set(argv):
+            print(flags.help(), flush=True)
+            return 0
+        return work(flags.parse([argument for argument in argv if argument != '--debug'])) or 0
+    except Stopped as stopped:  # As it was asked to; that is no error.
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except Error as error:
+        return _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail('stopped', 128 + signal.SIGINT, debug)
+    except BrokenPipeError:  # The reader of our output, say `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _fail(f'{error.filename or "the system"}: {error.strerror or error}', 1, debug)
+    except Exception as error:
+        return _fail(f'{type(error).__name__}: {error} (this should not happen; --debug shows where)', 1, debug)
+
+
+def _fail(sentence: str, exit_code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f'error: {sentence}', file=sys.stderr)
+    return exit_code

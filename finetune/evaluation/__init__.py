@@ -1,0 +1,1 @@
+"""What answers are worth: one exact pass, metrics, results as text, files and pictures."""

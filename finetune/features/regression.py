@@ -1,0 +1,179 @@
+"""Softmax regression: the best linear head on features that stay as they are, found without a learning rate.
+
+The loss, cross-entropy plus weight decay, is convex: it has one minimum, which L-BFGS approaches in a few dozen passes
+over the features, whatever the seed. How much weight decay is good is asked of a tenth of the pictures that is held
+out (of all tenths in turn, where pictures are few); then the head is fitted to all of them.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from finetune.console.errors import Error
+from finetune.console.lazy import tf
+
+ENOUGH = 100  # Held-out pictures to choose by; where a tenth has fewer, several are held out in turn.
+WEIGHT_DECAYS = tuple(10.0 ** (-half / 2) for half in range(13))  # 1 to 1e-6, the strongest first.
+WORSE = 1.1  # A held-out loss so many times the best one ends the search: weaker decay only makes it worse.
+PASSES = 500  # At most; fits of real features need 30 to 150.
+TOLERANCE = 1e-5  # Change of the loss, and
+SLOPE = 1e-5  # largest part of its gradient, at which a fit ends; smaller ones change no answer that we saw.
+MOST_BYTES = 2**32  # In float32: the features, which a fit holds once, and
+COPIES_BY_CLASS = 7  # targets, likelihoods, slopes: a number for every view and class each.
+PARTS = 32  # Tensors that hold the features, so that what is copied to make one is little.
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    weight_decay: float
+    loss: float  # Cross-entropy of the held-out pictures, in nats.
+    precision_at_1: float
+    records: int
+
+
+def fit(
+    features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
+    label_smoothing: float = 0.0, tell: Callable[[Trial], None] = lambda trial: None,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(kernel [c, classes], bias [classes], loss) of the best head for features [n, views, c] with labels [n].
+
+    Classes without pictures have zeros. `seed` decides which pictures are held out; `tell` hears of every weight decay
+    that was tried.
+    """
+    occurring = np.unique(labels)
+    needed = 4 * (features.size + COPIES_BY_CLASS * features.shape[0] * features.shape[1] * len(occurring))
+    if needed > MOST_BYTES:
+        raise Error(f'to solve for the head of {len(features)} pictures at once takes {needed / 1e9:.0f} GB, too much. '
+                    'Train it step by step: add --epochs=10.')
+    problem = _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing)
+    weight_decay, start = _choose(problem, seed, tell)
+    weights, loss = problem.solve(weight_decay, start)
+    kernel = np.zeros((features.shape[2], classes), np.float32)
+    bias = np.zeros(classes, np.float32)
+    kernel[:, occurring], bias[occurring] = problem.raw(weights)
+    del problem
+    _give_memory_back()
+    return kernel, bias, loss
+
+
+def _give_memory_back() -> None:
+    """What was freed, to the system: the C library would keep most of it."""
+    with contextlib.suppress(AttributeError, OSError):  # Not that of GNU.
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tuple[float, np.ndarray]:
+    """The weight decay with the lowest loss on held-out tenths, and the weights that it led to."""
+    tenths = np.array_split(np.random.default_rng(seed).permutation(problem.records), min(10, problem.records))
+    asked = tenths[:-(-ENOUGH // len(tenths[0]))]
+    weights, best, best_weights = [None] * len(asked), None, None
+    for weight_decay in WEIGHT_DECAYS:
+        weights = [problem.solve(weight_decay, start, without=tenth)[0]
+                   for tenth, start in zip(asked, weights, strict=True)]
+        measured = [problem.measure(fitted, tenth) for fitted, tenth in zip(weights, asked, strict=True)]
+        sizes = [len(tenth) for tenth in asked]
+        trial = Trial(weight_decay, *np.average(measured, axis=0, weights=sizes).tolist(), sum(sizes))
+        tell(trial)
+        if best is None or trial.loss < best.loss:
+            best, best_weights = trial, weights[0]
+        elif trial.loss > WORSE * best.loss:
+            break
+    return best.weight_decay, best_weights
+
+
+class _Problem:
+    """Rows to fit, one a view. Weights are [c + 1, classes], the bias last, for features of mean 0 and deviation 1."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int, label_smoothing: float):
+        self.records, self.views, self.channels = features.shape
+        self.labels, self.classes = labels, classes
+        self.mean, self.deviation = _spread(features)
+        targets = np.full((self.records, classes), label_smoothing / classes, np.float32)
+        targets[np.arange(self.records), labels] += 1 - label_smoothing
+        with tf.device('CPU'):  # A GPU may multiply with ten bits, and L-BFGS follows every one of them.
+            self.rows = [(tf.constant(part) - self.mean) / self.deviation for part in _parts(features)]
+            self.targets = tf.constant(targets.repeat(self.views, axis=0))
+
+    def solve(
+        self, weight_decay: float, start: np.ndarray | None = None, without: Sequence[int] = ()
+    ) -> tuple[np.ndarray, float]:
+        """(weights, loss) at the minimum over all records but `without`, each with all of its views."""
+        from scipy.optimize import minimize  # Here: it takes a third of a second.
+
+        counts = np.ones(self.records, np.float32)
+        counts[np.asarray(without, int)] = 0
+        shape = (self.channels + 1, self.classes)
+        with tf.device('CPU'):
+            shares = tf.constant(np.repeat(counts / counts.sum() / self.views, self.views)[:, None])
+
+        def at(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            weights = tf.constant(flat.reshape(shape), tf.float32)
+            with tf.device('CPU'):
+                loss, gradient = _loss_and_gradient()(
+                    weights, self.rows, self.targets, shares, tf.constant(weight_decay))
+            return float(loss), gradient.numpy().ravel().astype(np.float64)
+
+        found = minimize(
+            at, np.zeros(shape).ravel() if start is None else start.ravel(), jac=True,
+            method='L-BFGS-B', options={'maxiter': PASSES, 'maxfun': 2 * PASSES, 'ftol': TOLERANCE, 'gtol': SLOPE})
+        return found.x.reshape(shape).astype(np.float32), float(found.fun)
+
+    def measure(self, weights: np.ndarray, records: np.ndarray) -> tuple[float, float]:
+        """(cross-entropy in nats, precision@1) of all views of these records."""
+        places = (records[:, None] * self.views + np.arange(self.views)).ravel()
+        labels = self.labels[records].repeat(self.views)
+        with tf.device('CPU'):
+            log_likely = tf.gather(_log_likely(self.rows, weights), places).numpy()
+        loss = -log_likely[np.arange(len(labels)), labels].mean()
+        return float(loss), float(np.mean(log_likely.argmax(axis=1) == labels))
+
+    def raw(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(kernel, bias) that do the same to features as they came."""
+        kernel = weights[:-1] / self.deviation[:, None]
+        return kernel, weights[-1] - self.mean @ kernel
+
+
+def _parts(features: np.ndarray) -> Iterator[np.ndarray]:
+    """float32 [rows, c] of one part of the records after the other."""
+    for part in np.array_split(features, min(PARTS, len(features))):
+        yield part.reshape(-1, features.shape[2]).astype(np.float32)
+
+
+def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, standard deviation) of each channel; infinite for one that varies by less than its precision holds."""
+    count = features.shape[0] * features.shape[1]
+    mean = sum(part.sum(axis=0, dtype=np.float64) for part in _parts(features)) / count
+    squares = sum(np.square(part - mean.astype(np.float32)).sum(axis=0, dtype=np.float64) for part in _parts(features))
+    deviation = np.sqrt(squares / count)
+    deviation[deviation <= np.finfo(features.dtype).eps * np.abs(mean)] = np.inf  # It is rounding, and becomes 0.
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def _log_likely(rows: list, weights):
+    """[rows, classes]: the logarithm of each probability."""
+    return tf.nn.log_softmax(tf.concat([part @ weights[:-1] for part in rows], axis=0) + weights[-1])
+
+
+@functools.cache
+def _loss_and_gradient() -> Callable:
+    """(weights, rows, targets, shares of the rows in the loss, weight decay) -> (loss, gradient).
+
+    TensorFlow, not NumPy: the threads of NumPy's BLAS wait for each other busily, so that other work on the machine
+    slows small products down a hundred times.
+    """
+    @tf.function(reduce_retracing=True)
+    def loss_and_gradient(weights, rows, targets, shares, weight_decay):
+        log_likely = _log_likely(rows, weights)
+        loss = weight_decay * tf.nn.l2_loss(weights[:-1]) - tf.reduce_sum(shares * targets * log_likely)
+        slope = shares * (tf.exp(log_likely) - targets)
+        slopes = tf.split(slope, [tf.shape(part)[0] for part in rows])
+        by_class = tf.add_n([  # Eight times faster than their transposes.
+            tf.matmul(slope, part, transpose_a=True) for slope, part in zip(slopes, rows, strict=True)])
+        gradient = tf.transpose(by_class) + weight_decay * weights[:-1]
+        return loss, tf.concat([gradient, tf.reduce_sum(slope, axis=0, keepdims=True)], axis=0)
+
+    return loss_and_gradient

@@ -1,0 +1,279 @@
+"""The outputs of a network's frozen part: computed once for every picture and view, then read in its place.
+
+    DIRECTORY/KEY/features.npy    a row for every record of a split: its label, its features [views, …]
+    DIRECTORY/KEY/features.json   what they depend on; KEY is its hash, so other weights or records have another place
+
+Order of a pass: lock, go on where a killed pass stopped, append rows, make them durable, rename: a file with
+the last name is whole. All of it may be deleted at any time; it is computed again when it is needed.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from finetune.console.errors import Error
+from finetune.console.files import write_atomically
+from finetune.console.lazy import keras, tf
+from finetune.console.terminal import Progress, printable, say
+from finetune.models import cuts, engines
+from finetune.pictures.views import Distortion
+from finetune.records import batches, dataset
+from finetune.records.dataset import Records
+
+FORMAT = 5  # Another one where the same facts would give other bytes.
+PASS_BATCH = 32  # Pictures times views.
+IN_MEMORY = 2**30  # Bytes of features that training holds a copy of; larger files are read as it goes.
+SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Everything that decides the features of one split."""
+
+    records: Records
+    split: str
+    parts: cuts.Parts
+    image_size: int
+    crop_fraction: float
+    views: int  # View 0 is that of evaluation, the others are distorted.
+    distortion: Distortion
+    seed: int
+    dtype: str  # 'float16' or 'float32'
+    engine: str = 'tensorflow'
+
+    @functools.cached_property
+    def facts(self) -> dict:
+        views = {'distortion': dataclasses.asdict(self.distortion), 'seed': self.seed} if self.views > 1 else {}
+        return {
+            'format': FORMAT, 'records': self.records.fingerprint, 'split': self.split, 'cut': self.parts.cut,
+            'weights': _fingerprint(self.parts.frozen), 'precision': keras.config.dtype_policy().name,
+            'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views,
+            'dtype': self.dtype, 'shape': self.shape, 'engine': self.engine,
+        }
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def count(self) -> int:
+        return self.records.split(self.split).records
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one view's features."""
+        return tuple(self.parts.frozen.output_shape[1:])
+
+    @property
+    def row(self) -> np.dtype:
+        return np.dtype([('label', '<i4'), ('features', self.dtype, (self.views, *self.shape))])
+
+
+def _fingerprint(model) -> str:
+    """Of the names and values of the weights."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(f'{weight.path} {weight.shape} {weight.dtype}\n'.encode())
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What was kept of a split; its batches are like those of pictures, with features for 'image'."""
+
+    rows: np.ndarray  # [records] of Wanted.row, memory-mapped.
+
+    def for_training(self, batch_size: int, seed: int, first_step: int = 0):
+        """Full batches without end, from the one that step `first_step` uses on; the step alone decides its batch."""
+        count, views = self.rows['features'].shape[:2]
+
+        def epoch(number):
+            places = tf.numpy_function(
+                lambda number: _epoch(count, views, seed, int(number)), [number], tf.int64, stateful=False)
+            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(places, (count, 2)))
+
+        first_epoch, first_place = divmod(first_step * batch_size, count)
+        places = tf.data.Dataset.range(first_epoch, 2**62).flat_map(epoch).skip(first_place)
+        places = places.batch(batch_size, drop_remainder=True)
+        return places.map(self._in_memory() if self.rows.nbytes < IN_MEMORY else self._on_disk()).prefetch(
+            tf.data.AUTOTUNE)
+
+    def _in_memory(self) -> Callable:
+        """Places [b, 2] (record, view) -> a batch, from one copy of all features."""
+        features, labels = tf.constant(self.rows['features']), tf.constant(self.rows['label'])
+
+        def batch(places):
+            return {'image': tf.cast(tf.gather_nd(features, places), tf.float32),
+                    'label': tf.gather(labels, places[:, 0])}
+
+        return batch
+
+    def _on_disk(self) -> Callable:
+        """The same, from the file; the system keeps in memory what it can."""
+        def read(places):
+            records, views = places.T
+            return self.rows['label'][records], self.rows['features'][records, views].astype(np.float32)
+
+        def batch(places):
+            labels, features = tf.numpy_function(read, [places], (tf.int32, tf.float32), stateful=False)
+            shape = (places.shape[0], *self.rows['features'].shape[2:])
+            return {'image': tf.ensure_shape(features, shape), 'label': tf.ensure_shape(labels, shape[:1])}
+
+        return batch
+
+    def for_evaluation(self, batch_size: int):
+        """View 0 of every record once, in the order of the shards. File names are not kept: they are empty."""
+        shape = (None, *self.rows['features'].shape[2:])
+
+        def batch(first):
+            labels, features = tf.numpy_function(
+                lambda first: self._part(first, first + batch_size), [first], (tf.int32, tf.float32), stateful=False)
+            labels = tf.ensure_shape(labels, (None,))
+            nameless = tf.fill(tf.shape(labels), '')
+            return {'image': tf.ensure_shape(features, shape), 'label': labels, 'filename': nameless}
+
+        return tf.data.Dataset.range(0, len(self.rows), batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
+
+    def _part(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.rows[first:end]
+        return rows['label'].copy(), rows['features'][:, 0].astype(np.float32)
+
+
+def _epoch(count: int, views: int, seed: int, epoch: int) -> np.ndarray:
+    """[count, 2]: the records of an epoch in their order, and the view of each."""
+    random = np.random.default_rng([seed, epoch])
+    return np.stack([random.permutation(count), random.integers(views, size=count)], axis=1)
+
+
+# On disk -----------------------------------------------------------------------------------------------
+
+
+def find_or_compute(wanted: Wanted, directory: Path, threads: int | None = None) -> Features:
+    """The features of a split, computed now unless they are all there. Two runs at once: the second one waits."""
+    place = directory / wanted.key
+    try:
+        if not _is_whole(wanted, place):
+            place.mkdir(parents=True, exist_ok=True)
+            with _lock(place):
+                if not _is_whole(wanted, place):  # Another run may have computed them while we waited.
+                    _compute(wanted, place, threads)
+                    return Features(np.load(place / 'features.npy', mmap_mode='r'))
+        say(f'Using features computed before ({printable(place)}: {wanted.split})')
+        return Features(np.load(place / 'features.npy', mmap_mode='r'))
+    except OSError as error:
+        raise Error(f'{printable(place)}: the features cannot be kept there ({error.strerror or error}). '
+                    'Name another --feature_dir, or compute them at every step with --feature_cache=off.') from None
+
+
+def _is_whole(wanted: Wanted, place: Path) -> bool:
+    path = place / 'features.npy'
+    return path.exists() and path.stat().st_size == len(_header(wanted)) + wanted.count * wanted.row.itemsize
+
+
+def _header(wanted: Wanted) -> bytes:
+    """The beginning of an .npy file, which any program with NumPy reads."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(wanted.row)
+    np.lib.format.write_array_header_1_0(
+        header, {'descr': descr, 'fortran_order': False, 'shape': (wanted.count,)})
+    return header.getvalue()
+
+
+@contextlib.contextmanager
+def _lock(place: Path) -> Iterator[None]:
+    """Held by one process at a time; it goes with the process, however that ends."""
+    with (place / 'lock').open('a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f'Another run is computing the same features ({printable(place)}); waiting for it')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
+    """Appends to the partial file, from the record that the last note of progress names on."""
+    partial, note, header = place / 'partial.npy', place / 'progress.json', _header(wanted)
+    done = json.loads(note.read_text())['records'] if note.exists() else 0
+    if not partial.exists() or partial.stat().st_size < len(header) + done * wanted.row.itemsize:
+        done = 0
+        note.unlink(missing_ok=True)  # It vouches for rows on the disk, and these are still to come.
+    _announce(wanted, place, done)
+    read_from = wanted.records.directory, wanted.records.fingerprint
+    write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
+    reading = Progress('Computing features', wanted.count, 'pictures')
+    with partial.open('r+b' if done else 'wb') as file, reading as progress:
+        progress.start_at(done)
+        file.truncate(len(header) + done * wanted.row.itemsize)
+        file.seek(0)
+        file.write(header)
+        file.seek(0, os.SEEK_END)
+        noted = time.monotonic()
+        for rows in _rows(wanted, done, threads):
+            file.write(rows.tobytes())
+            progress.advance(len(rows))
+            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
+                _make_durable(file)
+                dataset.check_unchanged(*read_from)  # Or rows of other records would be gone on from.
+                write_atomically(note, json.dumps({'records': progress.done}).encode())
+                noted = time.monotonic()
+        _make_durable(file)
+    dataset.check_unchanged(*read_from)
+    if progress.done != wanted.count:
+        raise Error(f'{printable(wanted.records.directory)}: {wanted.split} has {progress.done} of {wanted.count} '
+                    'records. Build the records again.')
+    partial.rename(place / 'features.npy')
+    note.unlink(missing_ok=True)
+
+
+def _announce(wanted: Wanted, place: Path, done: int) -> None:
+    """Says what is going to be computed and how many bytes it takes; refuses where they have no room."""
+    size, room = wanted.count * wanted.row.itemsize, shutil.disk_usage(place).free
+    views = f'{wanted.views} views' if wanted.views > 1 else 'the central view'
+    what = f'{wanted.split}, {wanted.parts.cut}, {views}, {_megabytes(size)}'
+    if (wanted.count - done) * wanted.row.itemsize > room:
+        raise Error(f'the features of {wanted.count} pictures ({what}) do not fit into {printable(place)}, which '
+                    f'has room for {_megabytes(room)}. Take fewer --views, name a --feature_dir on another disk, '
+                    'or compute them at every step with --feature_cache=off.')
+    say(f'Computing features of {wanted.count} pictures once ({what}) with {wanted.engine} (--engine)'
+        + (f'; {done} are done' if done else ''))
+
+
+def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray]:
+    """The rows of the file from record `done` on, some at a time."""
+    outputs_of = engines.function(wanted.parts.frozen, wanted.engine)
+    pictures = batches.of_all_views(
+        wanted.records, wanted.split, wanted.image_size, wanted.crop_fraction, wanted.views, wanted.distortion,
+        wanted.seed, max(1, PASS_BATCH // wanted.views), first_record=done, threads=threads)
+    for batch in pictures:
+        images = tf.reshape(batch['image'], (-1, *batch['image'].shape[2:]))
+        rows = np.empty(len(batch['label']), wanted.row)
+        rows['label'] = batch['label']
+        with np.errstate(over='ignore'):  # The next lines find it.
+            rows['features'] = tf.cast(outputs_of(images), tf.float32).numpy().reshape(rows['features'].shape)
+        if not np.isfinite(rows['features']).all():
+            raise Error(f'the outputs of {wanted.parts.cut} are too large for {wanted.dtype}. '
+                        'Use --feature_dtype=float32, or --feature_cache=off.')
+        yield rows
+
+
+def _make_durable(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _megabytes(size: int) -> str:
+    return f'{math.ceil(size / 1e6):,} MB'

@@ -1,0 +1,1 @@
+"""The small classics, in plain Keras."""

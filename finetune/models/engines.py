@@ -1,0 +1,65 @@
+"""What runs a network forward where nothing of it trains: TensorFlow, or OpenVINO, which is faster on a CPU."""
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from finetune.console.errors import UsageError
+from finetune.console.lazy import LazyModule, keras, tf
+
+ENGINES = ('tensorflow', 'openvino')
+HELP = 'what runs layers that do not train (default: openvino on a CPU if it is installed)'
+openvino = LazyModule('openvino')
+
+
+def choose(asked: str | None, mixed_precision: bool = False, towers: int = 1) -> str:
+    """The engine that was asked for, or the fastest that is installed. OpenVINO is for one tower on a CPU."""
+    installed = importlib.util.find_spec('openvino') is not None
+    if asked == 'openvino' and not installed:
+        raise UsageError("--engine=openvino needs a package that is not installed: pip install openvino")
+    if asked == 'openvino' and towers > 1:
+        raise UsageError('--engine=openvino uses all cores of the CPU as one tower: --num_gpus=1')
+    on_a_cpu = towers == 1 and not tf.config.list_physical_devices('GPU')
+    return asked or ('openvino' if installed and on_a_cpu and not mixed_precision else 'tensorflow')
+
+
+def function(model, engine: str = 'tensorflow') -> Callable:
+    """images [b, h, w, 3] -> the model's outputs, as one graph that any batch size shares.
+
+    With OpenVINO the weights are those of this moment, and the graph cannot be part of a larger one.
+    """
+    if engine == 'openvino':
+        return _with_openvino(model)
+    return _graph(lambda images: model(images, training=False), model)
+
+
+def _graph(outputs_of: Callable, model):
+    shape = (None, *model.input_shape[1:])
+    return tf.function(
+        outputs_of, input_signature=[tf.TensorSpec(shape, tf.float32)], reduce_retracing=True, autograph=False)
+
+
+def _with_openvino(model) -> Callable:
+    core = openvino.Core()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, 'frozen.pb')
+        path.write_bytes(_frozen(model).SerializeToString())
+        # Not openvino.convert_model: it takes seconds, and reports its use to its makers.
+        network = core.compile_model(
+            core.read_model(path), 'CPU', {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'})
+    return lambda images: tf.constant(network(np.asarray(images))[0])
+
+
+def _frozen(model):
+    """The model's graph with its weights as constants."""
+    weights = [(variable, variable.numpy()) for variable in model.variables]
+
+    def outputs_of(images):
+        with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in weights]):
+            # As float32: OpenVINO hands bfloat16 out under the name of float16.
+            return tf.cast(model(images, training=False), tf.float32)
+
+    return _graph(outputs_of, model).get_concrete_function().graph.as_graph_def()

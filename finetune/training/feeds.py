@@ -1,0 +1,58 @@
+"""What the training loop runs on: the network that trains and its batches, of pictures or of kept features."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from finetune.features import store
+from finetune.models import cuts
+from finetune.records import batches
+from finetune.records.dataset import Records
+from finetune.runs.recipe import Recipe
+
+FEATURES_AT_A_TIME = 256  # In validation: a head takes microseconds for each.
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    network: object  # batch['image'] -> logits: the classifier, or the part of it that trains.
+    records: int  # An epoch.
+    training: Callable  # Steps done -> a dataset of full batches without end, from the next step's on.
+    validation: object | None  # A finite dataset of all validation records.
+    from_features: bool = False
+    kept: store.Features | None = None  # Of the training pictures, where the head alone trains.
+
+
+def of_pictures(model, recipe: Recipe, data: Records, threads: int | None) -> Feed:
+    def training(first_step: int):
+        return batches.for_training(
+            data, recipe.subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
+            first_step=first_step, threads=threads)
+
+    validation = None
+    if 'validation' in data.splits:
+        validation = batches.for_evaluation(
+            data, 'validation', recipe.image_size, recipe.crop_fraction, recipe.batch_size, threads)
+    return Feed(model, data.split(recipe.subset).records, training, validation)
+
+
+def of_features(
+    parts: cuts.Parts, recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None
+) -> Feed:
+    """Computes what the frozen part makes of every picture, unless that was done before."""
+    def kept(split: str, views: int) -> store.Features:
+        wanted = store.Wanted(
+            data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
+            recipe.feature_dtype, engine)
+        return store.find_or_compute(wanted, directory, threads)
+
+    train = kept(recipe.subset, recipe.views)
+    validation = kept('validation', 1) if 'validation' in data.splits else None
+    return Feed(
+        parts.trained,
+        data.split(recipe.subset).records,
+        lambda first_step: train.for_training(recipe.batch_size, recipe.seed, first_step),
+        validation and validation.for_evaluation(FEATURES_AT_A_TIME if parts.head_only else recipe.batch_size),
+        from_features=True,
+        kept=train if parts.head_only else None,
+    )

@@ -1,0 +1,244 @@
+"""Class folders and labels files: which picture has which number."""
+
+import errno
+import os
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.building.sources import folders, labels
+from finetune.console import errors
+from finetune.pictures import gate
+from tests import toy
+
+
+def listing(directory, **options) -> folders.Listing:
+    return folders.list_pictures(directory, 'train_directory', **options)
+
+
+def source(directory, names=('background', 'cat', 'dog'), **options) -> folders.ClassFolders:
+    loader = folders.FolderLoader(os.fsencode(directory))
+    return folders.ClassFolders(listing(directory, **options), names, loader)
+
+
+def error(directory) -> str:
+    with pytest.raises(errors.Error) as caught:
+        listing(directory)
+    return str(caught.value)
+
+
+# ---- folders ----
+
+
+def test_every_picture_is_listed_once_with_the_number_of_its_folder(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 7, 'dog': 4, 'background': 2})
+    images = list(source(tmp_path).images(seed=1))
+    assert sorted((image.label, image.filename) for image in images) == sorted(
+        [(1, b'cat/%d.jpg' % i) for i in range(7)] + [(2, b'dog/%d.jpg' % i) for i in range(4)]
+        + [(0, b'background/%d.jpg' % i) for i in range(2)])
+    assert source(tmp_path).per_label == [2, 7, 4]
+
+
+def test_the_order_depends_on_the_seed_and_not_on_the_file_system(tmp_path):
+    toy.class_folders(tmp_path / 'a', {'cat': 9, 'dog': 9})
+    for name in ('dog', 'cat'):
+        for number in (8, 2, 5, 0, 7, 1, 3, 6, 4):
+            path = tmp_path / 'b' / name / f'{number}.jpg'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    order = [image.filename for image in source(tmp_path / 'a').images(seed=5)]
+    assert order == [image.filename for image in source(tmp_path / 'b').images(seed=5)]
+    assert order != [image.filename for image in source(tmp_path / 'a').images(seed=6)]
+    assert order != sorted(order)
+
+
+def test_files_that_claim_to_be_no_picture_are_counted_and_not_read(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1})
+    for name in ('.DS_Store', '._0.jpg', 'Thumbs.db', '0.jpg~', '0.jpg.part', 'no_suffix', 'notes.txt'):
+        (tmp_path / 'cat' / name).touch()
+    found = listing(tmp_path)
+    assert found.pictures == {b'cat': [b'0.jpg']}
+    assert found.ignored == {'hidden_file': 2, 'not_an_image_suffix': 5}
+
+
+def test_every_suffix_that_pictures_have_is_read_in_any_case(tmp_path):
+    (tmp_path / 'cat').mkdir()
+    names = ['a.JPG', 'b.jpeg', 'c.JFIF', 'd.jpe', 'e.PnG', 'f.gif', 'g.webp', 'h.bmp', 'i.tif', 'j.heic']
+    for name in names:
+        (tmp_path / 'cat' / name).touch()
+    assert listing(tmp_path).pictures == {b'cat': [name.encode() for name in names]}
+
+
+def test_folders_that_tools_leave_behind_are_no_classes(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1, '__MACOSX': 1, '@eaDir': 1, '.ipynb_checkpoints': 1, 'lost+found': 1})
+    found = listing(tmp_path)
+    assert list(found.pictures) == [b'cat']
+    assert sorted(skip.reason for skip in found.skipped) == ['hidden_folder'] + 3 * ['system_folder']
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+def test_thumbnails_that_tools_leave_inside_classes_are_no_pictures_of_them(tmp_path, recursive):
+    """A Synology keeps one of every picture in @eaDir, at every depth."""
+    toy.class_folders(tmp_path, {'cat': 1, 'cat/@eaDir': 2, 'cat/old': 1, 'cat/old/@eaDir': 2, 'cat/.thumbnails': 2})
+    found = listing(tmp_path, recursive=recursive)
+    assert found.pictures == {b'cat': [b'0.jpg', b'old/0.jpg'] if recursive else [b'0.jpg']}
+    assert found.ignored == {'system_folder': 2 if recursive else 1, 'hidden_folder': 1}
+    assert [skip.reason for skip in found.skipped] == ([] if recursive else ['nested_folder'])
+
+
+def test_nested_folders_are_counted_unless_they_are_asked_for(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1, 'cat/old/older': 3})
+    skip, = listing(tmp_path).skipped
+    assert (skip.reason, skip.path) == ('nested_folder', os.fsencode(tmp_path / 'cat' / 'old'))
+    assert '3 files' in skip.detail and '--recursive' in skip.detail
+    found = listing(tmp_path, recursive=True)
+    assert not found.skipped
+    assert found.pictures == {b'cat': [b'0.jpg', b'old/older/0.jpg', b'old/older/1.jpg', b'old/older/2.jpg']}
+
+
+def test_a_link_to_the_parent_folder_does_not_multiply_the_pictures(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 2})
+    (tmp_path / 'cat' / 'up').symlink_to('..')
+    for recursive in (False, True):
+        found = listing(tmp_path, recursive=recursive)
+        assert found.pictures == {b'cat': [b'0.jpg', b'1.jpg']}
+        assert [skip.reason for skip in found.skipped] == ['nested_folder']
+
+
+def test_a_class_folder_may_be_a_link_unless_links_are_forbidden(tmp_path):
+    toy.class_folders(tmp_path / 'elsewhere', {'cat': 2})
+    toy.class_folders(tmp_path / 'data', {'dog': 1})
+    (tmp_path / 'data' / 'cat').symlink_to('../elsewhere/cat')
+    assert set(listing(tmp_path / 'data').pictures) == {b'cat', b'dog'}
+    found = listing(tmp_path / 'data', follow_symlinks=False)
+    assert set(found.pictures) == {b'dog'}
+    assert [skip.reason for skip in found.skipped] == ['symlink']
+
+
+def test_a_link_to_itself_is_listed_for_the_gate_to_reject(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1})
+    (tmp_path / 'cat' / 'loop.jpg').symlink_to('loop.jpg')
+    assert listing(tmp_path).pictures == {b'cat': [b'0.jpg', b'loop.jpg']}
+
+
+def test_a_name_of_any_bytes_is_found_and_read(tmp_path):
+    (tmp_path / 'cat').mkdir()
+    names = [b'new\nline.jpg', b'\xff\xfe.jpg', b'a[1-9]*?.jpg', b'-rf.jpg', b'\x1b[31mred.jpg']
+    for name in names:
+        (tmp_path / 'cat' / os.fsdecode(name)).write_bytes(toy.encoded(toy.picture()))
+    found = source(tmp_path)
+    images = list(found.images(seed=0))
+    assert {image.filename for image in images} == {b'cat/' + name for name in names}
+    for image in images:
+        assert found.loader.load(image.key).width == 32
+
+
+def test_a_name_that_promises_another_format_is_noted(tmp_path):
+    (tmp_path / 'cat').mkdir()
+    (tmp_path / 'cat' / 'a.jpg').write_bytes(toy.encoded(toy.picture(), 'PNG'))
+    loader = folders.FolderLoader(os.fsencode(tmp_path), gate.Limits())
+    assert loader.load(b'cat/a.jpg').notes == ('suffix_mismatch',)
+
+
+def test_a_directory_of_another_layout_is_answered_with_the_likely_flags(tmp_path):
+    assert 'No such file' in error(tmp_path / 'nothing')
+    (tmp_path / 'empty').mkdir()
+    assert 'DIRECTORY/CLASS/PICTURE.jpg' in error(tmp_path / 'empty')
+    (tmp_path / 'flat').mkdir()
+    (tmp_path / 'flat' / 'a.jpg').touch()
+    assert 'holds 1 pictures but no class folders' in error(tmp_path / 'flat')
+    toy.class_folders(tmp_path / 'D', {'train/cat': 1, 'train/dog': 1, 'validation/cat': 1})
+    assert (f'Did you mean --train_directory={tmp_path}/D/train --validation_directory={tmp_path}/D/validation?'
+            in error(tmp_path / 'D'))
+
+
+def test_class_folders_that_may_not_be_read_are_not_called_empty(tmp_path, monkeypatch):
+    """Root may read everything: the refusal is played."""
+    toy.class_folders(tmp_path, {'cat': 1, 'dog': 1})
+    scandir = os.scandir
+
+    def refused(path):
+        if path != os.fsencode(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refused)
+    told = error(tmp_path)
+    assert f'{tmp_path}/cat: Permission denied' in told and 'holds no pictures' not in told
+
+
+def test_a_file_that_will_be_rejected_for_its_size_asks_for_no_room(tmp_path):
+    """One file of a terabyte that is called .jpg stopped the build for want of room."""
+    toy.class_folders(tmp_path, {'cat': 3})
+    room = source(tmp_path).stored_bytes()
+    with (tmp_path / 'cat' / 'huge.jpg').open('wb') as file:
+        file.truncate(1 << 40)  # Sparse: it takes no room itself.
+    assert source(tmp_path).stored_bytes() == room > 0
+
+
+def test_the_room_for_many_pictures_is_estimated_from_a_sample_of_all_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, 'SIZES_ASKED', 4)
+    for folder, size in {'cat': 1000, 'dog': 3000}.items():
+        (tmp_path / folder).mkdir()
+        for number in range(10):
+            (tmp_path / folder / f'{number}.jpg').write_bytes(bytes(size))
+    assert 30_000 < source(tmp_path).stored_bytes() < 50_000  # 40,000.
+
+
+def test_a_file_named_as_a_system_folder_is_just_no_picture(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1})
+    (tmp_path / 'cat' / '@eaDir').touch()
+    assert listing(tmp_path).ignored == {'not_an_image_suffix': 1}
+
+
+# ---- labels ----
+
+
+def read(tmp_path, content: bytes, found=()) -> list[str]:
+    path = tmp_path / 'labels.txt'
+    path.write_bytes(content)
+    return labels.read_labels(path, found)
+
+
+@pytest.mark.parametrize('content', [
+    b'cat\ndog\n', b'cat\ndog', b'cat\r\ndog\r\n', b'\xef\xbb\xbfcat\ndog\n', b'cat\ndog\n\n \n', b'  cat \ndog\t\n'])
+def test_what_editors_add_to_a_labels_file_does_not_change_a_label(tmp_path, content):
+    assert read(tmp_path, content) == ['cat', 'dog']
+
+
+@pytest.mark.parametrize(('content', 'expected'), [
+    (b'cat\n\ndog\n', 'line 2 is blank'), (b'cat\ndog\ncat\n', "line 3 repeats 'cat' of line 1"),
+    ('cat\ndog\n'.encode('utf-16'), 'line 1 is not UTF-8'), (b'cat\ncaf\xe9\n', 'line 2 is not UTF-8'),
+    (b'cat\n../../etc\n', 'line 2 (../../etc) cannot be a class'), (b'..\n', 'line 1'), (b'cat\0\n', 'line 1'),
+    (b'background\ncat\n', "line 1 is 'background'"), (b'', 'holds no label'), (b'\n\n', 'holds no label'),
+])
+def test_a_line_that_would_shift_the_numbers_is_an_error_with_its_number(tmp_path, content, expected):
+    with pytest.raises(errors.Error) as caught:
+        read(tmp_path, content)
+    assert f'{tmp_path}/labels.txt' in str(caught.value) and expected in str(caught.value)
+
+
+def test_blanks_that_belong_to_a_folder_name_stay(tmp_path):
+    assert read(tmp_path, b' cat \ndog \n', [b' cat ', b'dog']) == [' cat ', 'dog']
+
+
+FOLDER_NAMES = st.binary(min_size=1, max_size=12).filter(
+    lambda name: b'/' not in name and b'\0' not in name and name not in (b'.', b'..', b'background'))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sets(FOLDER_NAMES, min_size=1, max_size=6))
+def test_labels_of_any_folder_names_survive_the_labels_file(tmp_path_factory, names):
+    expected = sorted({labels.label_of(name) for name in names})
+    if any(not label.strip() for label in expected):  # A name of blanks alone is one that no line can hold.
+        return
+    path = tmp_path_factory.getbasetemp() / 'labels.txt'
+    path.write_text(''.join(f'{label}\n' for label in expected), encoding='utf-8')
+    assert labels.read_labels(path, names) == expected
+
+
+def test_names_in_two_normal_forms_are_two_classes(tmp_path):
+    toy.class_folders(tmp_path, {unicodedata.normalize(form, 'café'): 1 for form in ('NFC', 'NFD')})
+    assert len(listing(tmp_path).labels()) == 2

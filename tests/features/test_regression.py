@@ -1,0 +1,142 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from finetune.console.errors import Error
+from finetune.features import regression
+
+
+def blobs(records: int, views: int = 1, classes: int = 3, channels: int = 8, spread: float = 1.0, seed: int = 0):
+    """Features [n, views, c] around a centre for each class, on very different scales; labels 1..classes [n]."""
+    random = np.random.default_rng(seed)
+    labels = 1 + np.arange(records) % classes
+    centres = np.random.default_rng(99).normal(size=(classes + 1, channels))
+    features = centres[labels][:, None] + spread * random.normal(size=(records, views, channels))
+    return features * 10.0 ** (np.arange(channels) % 6 - 3), labels
+
+
+def logits(head, features):
+    kernel, bias, _ = head
+    return features[:, 0] @ kernel + bias
+
+
+def test_it_learns_from_features_of_any_scale():
+    head = regression.fit(*blobs(600, spread=0.5), classes=4, seed=1)
+    features, labels = blobs(600, spread=0.5, seed=5)
+    answers = 1 + logits(head, features)[:, 1:].argmax(axis=1)
+    assert np.mean(answers == labels) > 0.9
+
+
+def test_features_that_hardly_vary_count_and_those_that_never_vary_do_not_harm():
+    features, labels = blobs(600, spread=0.5)
+    tiny = np.concatenate([1e-9 * features, np.full((600, 1, 2), 7.0), np.zeros((600, 1, 1))], axis=2)
+    kernel, bias, _ = regression.fit(tiny, labels, classes=4, seed=1)
+    answers = 1 + (tiny[:, 0] @ kernel + bias)[:, 1:].argmax(axis=1)
+    assert np.isfinite(kernel).all() and np.mean(answers == labels) > 0.9
+
+
+def test_at_the_minimum_no_small_change_of_a_weight_lowers_the_loss():
+    features, labels = blobs(60)
+    problem = regression._Problem(features, labels - 1, 3, 0.0)
+    weights, loss = problem.solve(0.1)
+
+    def loss_at(weights):
+        logits = (np.concatenate(problem.rows) @ weights[:-1] + weights[-1]).astype(np.float64)
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        return -np.log(shares[np.arange(60), problem.labels]).mean() + 0.05 * np.sum(weights[:-1] ** 2)
+
+    assert loss == pytest.approx(loss_at(weights), abs=1e-5)
+    for place in np.ndindex(weights.shape):
+        for step in (-0.05, 0.05):
+            changed = weights.copy()
+            changed[place] += step
+            assert loss_at(changed) > loss - 1e-6
+
+
+def test_the_same_seed_gives_the_same_head_and_another_seed_nearly_the_same():
+    features, labels = blobs(300, spread=2.0)
+    first, again, other = (regression.fit(features, labels, 4, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first[0], again[0])
+    answers = [logits(head, features)[:, 1:].argmax(axis=1) for head in (first, other)]
+    assert np.mean(answers[0] == answers[1]) > 0.95
+
+
+def test_noise_asks_for_more_weight_decay_than_clear_features():
+    chosen = []
+    for spread in (0.3, 4.0):
+        tried = []
+        regression.fit(*blobs(200, spread=spread, channels=8), 4, seed=1, tell=tried.append)
+        chosen.append(min(tried, key=lambda trial: trial.loss).weight_decay)
+    assert chosen[0] < chosen[1]
+
+
+def test_views_of_a_held_out_picture_are_not_among_those_that_train():
+    """Else every view has a twin to remember, and the weakest weight decay looks best."""
+    features, labels = blobs(100, views=1, channels=64)
+    random = np.random.default_rng(3)
+    labels = random.permutation(labels)  # Nothing to learn but by heart.
+    twins = np.repeat(features, 3, axis=1)
+    tried = []
+    regression.fit(twins, labels, 4, seed=1, tell=tried.append)
+    assert min(tried, key=lambda trial: trial.loss).weight_decay >= 0.1
+
+
+def test_a_class_without_pictures_gets_zeros():
+    kernel, bias, _ = regression.fit(*blobs(90), classes=6, seed=1)
+    for absent in (0, 4, 5):
+        assert not kernel[:, absent].any() and bias[absent] == 0
+
+
+@pytest.mark.parametrize('records', [2, 5, 12])
+def test_a_handful_of_pictures_is_enough_to_start(records):
+    kernel, _, loss = regression.fit(*blobs(records, classes=2), classes=3, seed=1)
+    assert np.isfinite(kernel).all() and np.isfinite(loss)
+
+
+def test_smoothed_labels_keep_the_logits_apart_by_less():
+    features, labels = blobs(300, spread=0.3)
+    plain, smoothed = (regression.fit(features, labels, 4, 1, label_smoothing=s) for s in (0.0, 0.3))
+    assert np.ptp(logits(smoothed, features)[:, 1:]) < np.ptp(logits(plain, features)[:, 1:])
+
+
+def test_rounding_of_a_constant_feature_is_not_taken_for_information():
+    """Blown up to a deviation of 1, the last bit of float16 would count as much as a feature that says something."""
+    features, labels = blobs(60)
+    rounded = np.full((60, 1, 1), 1024.0)
+    rounded[labels == 1] += 1.0  # Float16's last place there.
+    kernel, _, _ = regression.fit(np.concatenate([features, rounded], axis=2).astype(np.float16), labels, 4, seed=1)
+    assert np.abs(kernel[-1]).max() < 1e-3
+
+
+def test_what_many_classes_take_counts_in_what_is_too_much(monkeypatch):
+    features, labels = blobs(200, classes=100, channels=2)
+    monkeypatch.setattr(regression, 'MOST_BYTES', 100_000)
+    regression.fit(features, labels % 2, 101, seed=1)
+    with pytest.raises(Error, match='too much'):
+        regression.fit(features, labels, 101, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_solving_holds_the_features_in_memory_once_and_gives_it_back():
+    growth = """
+import os, resource
+from pathlib import Path
+import numpy as np
+from finetune import regression
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+labels = 1 + np.arange(40_000) % 2
+features = np.random.default_rng(0).standard_normal((40_000, 1, 512), np.float32).astype(np.float16)
+features[:, 0, 0] += 10 * labels
+regression.fit(features[:100], labels[:100], 3, seed=1)
+before, held_before = peak(), held()
+regression.fit(features, labels, 3, seed=1)
+print((peak() - before) / (4 * features.size), (held() - held_before) / (4 * features.size))
+"""
+    told = subprocess.run([sys.executable, '-c', growth], capture_output=True, text=True, check=True, timeout=120)
+    at_most, afterwards = map(float, told.stdout.split())
+    assert at_most < 1.5  # Once, and what the solver needs.
+    assert afterwards < 0.3

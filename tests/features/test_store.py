@@ -1,0 +1,423 @@
+import collections
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from finetune.console.errors import Error
+from finetune.console.lazy import keras, tf
+from finetune.evaluation import inference
+from finetune.features import store
+from finetune.features.store import Wanted
+from finetune.models import classifier, cuts, engines, zoo
+from finetune.pictures.views import DISTORTIONS
+from finetune.records import batches, dataset
+from finetune.runs.run import Run
+from tests import toy_net, toy_records
+from tests.test_train import assert_equal_variables, train_toy, variables
+
+HEAD_ONLY = ('--freeze_backbone', '--views=2')
+LAST_BLOCK = ('--trainable_from=last', '--views=3', '--dropout=0.5')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return dataset.open_records(toy_records.write(tmp_path_factory.mktemp('toy') / 'records', train=21, validation=7))
+
+
+@pytest.fixture
+def directory(data):
+    """Where training keeps features when nothing else is asked for; empty."""
+    directory = data.directory / 'features'
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
+
+
+def toy_classifier(freeze_before: str = '', seed: int = 1, feature_layers=()):
+    classifier.start_afresh(seed)
+    model = classifier.build('toy', 4, image_size=16, seed=seed, feature_layers=feature_layers)
+    if freeze_before:
+        classifier.freeze_before(model, freeze_before)
+    else:
+        model.get_layer('backbone').trainable = False
+    return model
+
+
+def wanted(data, model, views: int = 1, **changes) -> Wanted:
+    known = Wanted(data, 'train', cuts.parts(model), 16, 0.875, views, DISTORTIONS['inception'], 1, 'float16')
+    return dataclasses.replace(known, **changes)
+
+
+def whole_files(directory) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in directory.glob('*/features.npy')}
+
+
+# The two parts of a network ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float16', 1e-3), ('float32', 1e-5)])
+@pytest.mark.parametrize('freeze_before', ['', 'last'])
+def test_kept_features_lead_to_the_logits_that_the_pictures_lead_to(data, tmp_path, freeze_before, dtype, tolerance):
+    model = toy_classifier(freeze_before)
+    model.get_layer('head').set_weights([50 * array for array in model.get_layer('head').get_weights()])
+    kept = store.find_or_compute(wanted(data, model, dtype=dtype), tmp_path)
+    from_features = inference.outputs(engines.function(cuts.parts(model).trained), kept.for_evaluation(4))
+    pictures = batches.for_evaluation(data, 'train', 16, 0.875, 4)
+    from_pictures = inference.outputs(engines.function(model), pictures)
+    np.testing.assert_array_equal(from_features.labels, from_pictures.labels)
+    np.testing.assert_allclose(from_features.logits, from_pictures.logits, atol=tolerance)
+    assert np.ptp(from_pictures.logits, axis=0).max() > 10 * tolerance  # Else any logits would do.
+
+
+@pytest.mark.parametrize(
+    ('trainable_from', 'cut'),
+    [('last', 'sum'), ('sum', 'sum'), ('right', 'first'), ('left', 'first'), ('first', None)])
+def test_the_cut_is_the_last_place_that_everything_passes_through(monkeypatch, trainable_from, cut):
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
+    model = toy_classifier(trainable_from)
+    parts = cuts.parts(model)
+    assert (parts and parts.cut) == cut
+    if parts:
+        pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
+        np.testing.assert_allclose(parts.trained(parts.frozen(pictures)), model(pictures), atol=1e-6)
+        trained = {v.path for v in parts.trained.trainable_variables}
+        assert trained == {v.path for v in model.trainable_variables}
+
+
+@pytest.mark.parametrize(('read', 'trainable_from', 'cut'), [
+    ('right,last', '', 'right,last'), ('right,last', 'last', 'first'), ('right,last', 'right', 'first'),
+    ('sum,last', 'last', 'sum')])
+def test_a_head_that_reads_several_layers_has_all_of_them_on_its_side_of_the_cut(
+    monkeypatch, read, trainable_from, cut
+):
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
+    model = toy_classifier(trainable_from, feature_layers=read.split(','))
+    parts = cuts.parts(model)
+    assert parts.cut == cut
+    pictures = tf.random.stateless_uniform((3, 16, 16, 3), (1, 2))
+    np.testing.assert_allclose(parts.trained(parts.frozen(pictures)), model(pictures), atol=1e-6)
+
+
+def test_where_nothing_with_weights_trains_in_the_backbone_the_head_alone_does(monkeypatch):
+    monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.branching, 16, zoo.MINUS_ONE_TO_ONE))
+    model = toy_classifier('sum', feature_layers=('sum',))
+    assert cuts.parts(model).head_only
+
+
+def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
+    assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1') == 0
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize('trainable_from', ['', 'first_conv'])
+def test_nothing_is_kept_where_all_that_does_not_train_never_could(trainable_from):
+    """EfficientNet begins with the statistics of its pixels: kept behind those, all pictures would go undistorted."""
+    model = classifier.build('toy_normalizing', 3, image_size=16)
+    if trainable_from:
+        classifier.freeze_before(model, trainable_from)
+    assert cuts.parts(model) is None
+
+
+@pytest.mark.parametrize(('flags', 'unused'), [
+    (('--views=3', '--feature_dtype=float32'), ('--views', '--feature_dtype')),
+    (('--freeze_backbone', '--distortion=inception', '--noflip'), ('--distortion', '--flip')),
+    (('--freeze_backbone', '--views=2', '--distortion=inception'), ()),
+    (('--freeze_backbone',), ())])
+def test_flags_that_change_nothing_are_named(data, tmp_path, capfd, flags, unused):
+    assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1', *flags) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if 'not used' in line]
+    assert len(warnings) == len(unused) and all(name in line for name, line in zip(unused, warnings, strict=True))
+
+
+def test_a_network_that_trains_from_its_first_layer_on_is_not_said_to_be_frozen(data, tmp_path, capfd):
+    assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1', '--trainable_from=first_conv') == 0
+    assert 'frozen' not in capfd.readouterr().err
+
+
+# The file ----------------------------------------------------------------------------------------------
+
+
+def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
+    known = wanted(data, toy_classifier(), views=2)
+    other_records = toy_records.write(tmp_path / 'other', train=21, seed=7)
+    changed = {
+        'as it was': known,
+        'records': dataclasses.replace(known, records=dataset.open_records(other_records)),
+        'split': dataclasses.replace(known, split='validation'),
+        'weights': dataclasses.replace(known, parts=cuts.parts(toy_classifier(seed=2))),
+        'layers that the head reads': dataclasses.replace(
+            known, parts=cuts.parts(toy_classifier(feature_layers=('last_conv', 'first_bn')))),
+        'their order': dataclasses.replace(
+            known, parts=cuts.parts(toy_classifier(feature_layers=('first_bn', 'last_conv')))),
+        'cut': dataclasses.replace(known, parts=cuts.parts(toy_classifier('last'))),
+        'image size': dataclasses.replace(known, image_size=20),
+        'crop': dataclasses.replace(known, crop_fraction=1.0),
+        'views': dataclasses.replace(known, views=3),
+        'distortion': dataclasses.replace(known, distortion=DISTORTIONS['mild']),
+        'seed': dataclasses.replace(known, seed=2),
+        'dtype': dataclasses.replace(known, dtype='float32'),
+        'engine': dataclasses.replace(known, engine='openvino'),
+    }
+    keys = {what: each.key for what, each in changed.items()}
+    assert len(set(keys.values())) == len(keys), keys
+    assert wanted(data, toy_classifier(), views=2).key == keys['as it was']
+    try:
+        keras.config.set_dtype_policy('mixed_bfloat16')
+        assert dataclasses.replace(known).key not in keys.values()
+    finally:
+        keras.config.set_dtype_policy('float32')
+
+
+def test_seed_and_distortion_do_not_matter_where_only_the_central_view_is_kept(data):
+    known = wanted(data, toy_classifier())
+    assert dataclasses.replace(known, seed=2, distortion=DISTORTIONS['mild']).key == known.key
+
+
+def test_a_killed_pass_goes_on_where_it_stopped_and_ends_with_the_same_bytes(data, tmp_path, monkeypatch, capfd):
+    known = wanted(data, toy_classifier(), views=2)
+    monkeypatch.setattr(store, 'PASS_BATCH', 8)
+    monkeypatch.setattr(store, 'SECONDS_BETWEEN_NOTES', 0)
+    store.find_or_compute(known, tmp_path / 'whole')
+    rows_of, computed = store._rows, []
+
+    def killed(wanted, done, threads):
+        for rows in rows_of(wanted, done, threads):
+            computed.append(len(rows))
+            yield rows
+            if len(computed) == 3:
+                raise SystemExit
+
+    monkeypatch.setattr(store, '_rows', killed)
+    with pytest.raises(SystemExit):
+        store.find_or_compute(known, tmp_path / 'parts')
+    assert not whole_files(tmp_path / 'parts')
+    with (tmp_path / 'parts' / known.key / 'partial.npy').open('ab') as file:
+        file.write(b'what was written after the last note')
+    capfd.readouterr()
+    store.find_or_compute(known, tmp_path / 'parts')
+    assert '12 are done' in capfd.readouterr().err and sum(computed) == 21
+    assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('lost', ['deleted', 'cut short'])
+def test_a_note_of_progress_counts_for_nothing_without_the_rows_that_it_counted(data, tmp_path, monkeypatch, lost):
+    """Rows of zeros would stand for them, with the label of the background."""
+    known = wanted(data, toy_classifier())
+    store.find_or_compute(known, tmp_path / 'whole')
+    monkeypatch.setattr(store, 'PASS_BATCH', 4)
+
+    def killed_after(batches: int, seconds_between_notes: int) -> None:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(store, 'SECONDS_BETWEEN_NOTES', seconds_between_notes)
+            rows_of = store._rows
+            patch.setattr(store, '_rows', lambda *args: _ending_after(batches, rows_of(*args)))
+            store.find_or_compute(known, tmp_path / 'parts')
+
+    killed_after(4, seconds_between_notes=0)
+    partial = tmp_path / 'parts' / known.key / 'partial.npy'
+    partial.unlink() if lost == 'deleted' else os.truncate(partial, 300)
+    killed_after(2, seconds_between_notes=10)
+    assert not partial.with_name('progress.json').exists()  # It vouches for rows that a power cut leaves.
+    store.find_or_compute(known, tmp_path / 'parts')
+    assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
+def _ending_after(batches: int, rows):
+    yield from itertools.islice(rows, batches)
+    raise SystemExit
+
+
+def test_records_that_are_built_again_during_a_pass_are_not_kept_as_those_before(tmp_path, monkeypatch):
+    data = dataset.open_records(toy_records.write(tmp_path / 'records', train=21))
+    known, rows_of = wanted(data, toy_classifier()), store._rows
+
+    def replaced(*args):
+        yield from rows_of(*args)
+        shutil.rmtree(data.directory)
+        toy_records.write(data.directory, train=21, seed=7)
+
+    monkeypatch.setattr(store, '_rows', replaced)
+    with pytest.raises(Error, match='built again'):
+        store.find_or_compute(known, tmp_path / 'features')
+    assert not whole_files(tmp_path / 'features')
+
+
+def test_rows_of_other_records_do_not_count_when_the_right_ones_are_back(tmp_path, monkeypatch):
+    data = dataset.open_records(toy_records.write(tmp_path / 'records', train=21))
+    known, rows_of = wanted(data, toy_classifier()), store._rows
+    store.find_or_compute(known, tmp_path / 'whole')
+    monkeypatch.setattr(store, 'PASS_BATCH', 4)
+    monkeypatch.setattr(store, 'SECONDS_BETWEEN_NOTES', 0)
+
+    def replaced(*args):
+        for number, rows in enumerate(rows_of(*args)):
+            if number == 2:
+                data.directory.rename(tmp_path / 'away')
+                toy_records.write(data.directory, train=21, seed=7)
+            yield rows if number < 2 else np.zeros_like(rows)
+
+    with monkeypatch.context() as patch, pytest.raises(Error, match='built again'):
+        patch.setattr(store, '_rows', replaced)
+        store.find_or_compute(known, tmp_path / 'parts')
+    shutil.rmtree(data.directory)
+    (tmp_path / 'away').rename(data.directory)
+    store.find_or_compute(known, tmp_path / 'parts')
+    assert whole_files(tmp_path / 'parts') == whole_files(tmp_path / 'whole')
+
+
+def test_a_pass_over_fewer_records_than_there_should_be_is_not_kept(data, tmp_path, monkeypatch):
+    rows_of = store._rows
+    monkeypatch.setattr(store, '_rows', lambda *args: itertools.islice(rows_of(*args), 0))
+    with pytest.raises(Error, match='0 of 21 records'):
+        store.find_or_compute(wanted(data, toy_classifier()), tmp_path)
+    assert not whole_files(tmp_path)
+
+
+def test_a_file_that_is_cut_short_is_computed_again(data, tmp_path):
+    known = wanted(data, toy_classifier())
+    store.find_or_compute(known, tmp_path)
+    before = whole_files(tmp_path)
+    os.truncate(tmp_path / known.key / 'features.npy', 500)
+    store.find_or_compute(known, tmp_path)
+    assert whole_files(tmp_path) == before
+
+
+def test_the_second_of_two_runs_at_once_waits_for_the_first(data, tmp_path, monkeypatch, capfd):
+    known = wanted(data, toy_classifier())
+    place = tmp_path / known.key
+    place.mkdir()
+    with store._lock(place):
+        second = threading.Thread(target=store.find_or_compute, args=(known, tmp_path))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        store._compute(known, place, None)
+    second.join()
+    err = capfd.readouterr().err
+    assert 'waiting' in err and err.count('Computing features of') == 1 and 'computed before' in err
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(data, tmp_path, monkeypatch):
+    usage = collections.namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10**9, 10**9, 100))
+    with pytest.raises(Error, match='--feature_dir'):
+        store.find_or_compute(wanted(data, toy_classifier()), tmp_path)
+
+
+def test_outputs_too_large_for_float16_are_said(data, tmp_path):
+    model = toy_classifier()
+    conv = model.get_layer('backbone').get_layer('last_conv')
+    conv.set_weights([1e6 * np.abs(array) for array in conv.get_weights()])
+    with pytest.raises(Error, match='--feature_dtype=float32'):
+        store.find_or_compute(wanted(data, model), tmp_path)
+
+
+# Training on them --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def kept(data, tmp_path_factory):
+    toy_network = pytest.MonkeyPatch()
+    toy_network.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
+    computed = store.find_or_compute(wanted(data, toy_classifier(), views=3), tmp_path_factory.mktemp('features'))
+    toy_network.undo()
+    return computed
+
+
+def batches_of(kept, steps, **changes):
+    dataset = kept.for_training(**{'batch_size': 4, 'seed': 1, **changes}).take(steps)
+    return np.concatenate([batch['image'].numpy() for batch in dataset])
+
+
+def test_what_is_read_from_the_disk_is_what_memory_holds(kept, monkeypatch):
+    def batches_of(first_step):
+        return list(kept.for_training(8, seed=3, first_step=first_step).take(5).as_numpy_iterator())
+
+    in_memory = batches_of(0)
+    monkeypatch.setattr(store, 'IN_MEMORY', 0)
+    for first_step in (0, 3):
+        for ours, theirs in zip(batches_of(first_step), in_memory[first_step:], strict=False):
+            np.testing.assert_array_equal(ours['image'], theirs['image'])
+            np.testing.assert_array_equal(ours['label'], theirs['label'])
+
+
+def test_an_epoch_is_every_picture_once_in_one_of_its_views(kept):
+    rows = kept.rows['features'].astype(np.float32)
+    numbers = {one.tobytes(): (record, view) for record, row in enumerate(rows) for view, one in enumerate(row)}
+    assert len(numbers) == 63
+    seen = [numbers[row.tobytes()] for row in batches_of(kept, 21)]  # 84 pictures: four epochs.
+    epochs = [seen[21 * epoch:21 * (epoch + 1)] for epoch in range(4)]
+    for epoch in epochs:
+        assert sorted(record for record, _ in epoch) == list(range(21))
+    assert {view for _, view in seen} == {0, 1, 2}
+    assert epochs[0] != epochs[1] and sorted(epochs[0]) != sorted(epochs[1])  # Another order, other views.
+
+
+def test_any_step_can_be_made_again_alone(kept):
+    whole = batches_of(kept, 20)
+    np.testing.assert_array_equal(batches_of(kept, 7, first_step=13), whole[52:])
+    assert not np.array_equal(batches_of(kept, 20, seed=2), whole)
+
+
+@pytest.mark.parametrize('what', [HEAD_ONLY, LAST_BLOCK])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, directory, tmp_path, what):
+    assert train_toy(data.directory, tmp_path / 'whole', '--max_steps=7', *what) == 0
+    for steps in (4, 7):
+        assert train_toy(data.directory, tmp_path / 'parts', f'--max_steps={steps}', *what) == 0
+    assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('what', [HEAD_ONLY, LAST_BLOCK])
+def test_one_and_two_towers_agree(data, directory, tmp_path, what):
+    for towers in (1, 2):
+        assert train_toy(data.directory, tmp_path / str(towers), '--max_steps=5', f'--num_gpus={towers}', *what,
+                         '--dropout=0') == 0
+    assert_equal_variables(variables(tmp_path / '1'), variables(tmp_path / '2'), atol=1e-6, rtol=1e-5)
+
+
+def test_a_second_run_uses_what_the_first_computed(data, directory, tmp_path, monkeypatch, capfd):
+    train_toy(data.directory, tmp_path / 'first', '--max_steps=1', *HEAD_ONLY)
+    err = capfd.readouterr().err
+    assert 'Computing features of 21 pictures once (train, last_conv, 2 views' in err and '--feature_cache=off' in err
+    monkeypatch.setattr(store, '_rows', None)
+    flags = (*HEAD_ONLY, '--max_steps=2', '--initial_learning_rate=0.1')
+    assert train_toy(data.directory, tmp_path / 'second', *flags) == 0
+    assert capfd.readouterr().err.count('Using features computed before') == 2
+    assert len(whole_files(directory)) == 2
+
+
+def test_the_network_that_is_saved_is_whole_and_as_good_as_was_measured(data, directory, tmp_path):
+    train_toy(data.directory, tmp_path / 'run', '--max_steps=4', *LAST_BLOCK)
+    loaded = Run(tmp_path / 'run').load('last')
+    pictures = batches.for_evaluation(data, 'validation', 16, 0.875, 4)
+    outputs = inference.outputs(engines.function(loaded.model), pictures)
+    loss = -tf.nn.log_softmax(outputs.logits).numpy()[np.arange(7), outputs.labels].mean()
+    with (tmp_path / 'run/metrics.csv').open() as file:
+        *_, last = csv.DictReader(file)
+    assert float(last['validation_loss']) == pytest.approx(loss, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_without_the_cache_the_same_things_train(data, directory, tmp_path):
+    for cache in ('on', 'off'):
+        flags = ('--max_steps=4', '--trainable_from=last', f'--feature_cache={cache}')
+        train_toy(data.directory, tmp_path / cache, *flags)
+    assert len(whole_files(directory)) == 2  # Of the first run.
+    on, off = (Run(tmp_path / cache).load('last', averages=False).model for cache in ('on', 'off'))
+    for one, other, first in zip(on.weights, off.weights, toy_classifier('last').weights, strict=True):
+        moved = [not np.array_equal(each, first) for each in (one, other)]
+        assert moved == [one.trainable] * 2, one.path
+
+
+def test_what_features_depend_on_is_kept_beside_them(data, directory, tmp_path):
+    train_toy(data.directory, tmp_path / 'run', '--max_steps=1', *HEAD_ONLY)
+    facts = [json.loads(path.read_text()) for path in directory.glob('*/features.json')]
+    assert sorted(each['split'] for each in facts) == ['train', 'validation']
+    assert {each['records'] for each in facts} == {data.fingerprint}

@@ -1,0 +1,61 @@
+import importlib.util
+
+import numpy as np
+import pytest
+
+from finetune.console.errors import UsageError
+from finetune.console.lazy import tf
+from finetune.models import classifier, engines
+from finetune.runs import recipe as recipes
+from finetune.runs.state import build_model
+from finetune.training import pretrained
+
+needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_openvino_answers_as_tensorflow_does():
+    """With weights that have learned something: a new network says nearly the same of every picture."""
+    recipe = recipes.plan({'pretrained': 'sample', 'fine_tune': True}, pretrained.network('sample'), 100)
+    model = build_model(recipe, 4)
+    pretrained.restore(model, pretrained.read(recipe), ('background', 'a', 'b', 'c'), fine_tune=True)
+    pictures = tf.random.stateless_uniform((5, 96, 96, 3), (1, 2))
+    ours, theirs = (engines.function(model, engine)(pictures).numpy() for engine in engines.ENGINES)
+    assert np.ptp(ours, axis=0).max() > 1e-3
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+@needs_openvino
+def test_openvino_gives_the_outputs_of_mixed_precision_as_they_are():
+    """Its own come as bfloat16 that is labelled float16: other numbers, and finite ones."""
+    classifier.start_afresh(seed=1, mixed_precision=True)
+    backbone = classifier.build('toy', 4, image_size=16).get_layer('backbone')
+    pictures = tf.random.stateless_uniform((5, 16, 16, 3), (1, 2))
+    ours, theirs = (tf.cast(engines.function(backbone, engine)(pictures), tf.float32) for engine in engines.ENGINES)
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=0.02)
+
+
+@needs_openvino
+def test_any_batch_size_runs():
+    logits_of = engines.function(classifier.build('toy', 4, image_size=16), 'openvino')
+    assert [logits_of(tf.zeros((size, 16, 16, 3))).shape[0] for size in (1, 7, 32)] == [1, 7, 32]
+
+
+def test_without_openvino_tensorflow_is_chosen_and_asking_for_it_names_what_to_install(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, 'find_spec', lambda name: None)
+    assert engines.choose(None) == 'tensorflow'
+    with pytest.raises(UsageError, match='pip install openvino'):
+        engines.choose('openvino')
+
+
+def test_openvino_is_chosen_only_where_it_can_do_the_work(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, 'find_spec', lambda name: object())
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind=None: [])
+    assert engines.choose(None) == 'openvino'
+    assert engines.choose('tensorflow') == 'tensorflow'
+    assert engines.choose(None, towers=2) == 'tensorflow'
+    assert engines.choose(None, mixed_precision=True) == 'tensorflow'
+    with pytest.raises(UsageError, match='--num_gpus'):
+        engines.choose('openvino', towers=2)

@@ -1,0 +1,393 @@
+"""What a good picture is, file by file."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import random
+import socket
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from finetune.pictures import gate
+from tests import toy
+
+SIZE = (48, 32)
+PLAIN = toy.picture(size=SIZE)
+TURNED_BY = {  # How a camera that writes orientation k has turned the upright picture.
+    1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def jpeg(image: Image.Image = PLAIN, **options) -> bytes:
+    return toy.encoded(image, 'JPEG', **{'quality': 95, 'subsampling': 0} | options)
+
+
+def png(image: Image.Image = PLAIN, **options) -> bytes:
+    return toy.encoded(image, 'PNG', **options)
+
+
+def exif(orientation: int) -> bytes:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert('RGB')).astype(int)
+
+
+def looks_like(picture: gate.Picture, expected: Image.Image, levels: float = 3.0) -> bool:
+    expected = np.asarray(expected.convert('RGB')).astype(int)
+    got = pixels(picture.encoded)
+    return got.shape == expected.shape == (picture.height, picture.width, 3) and np.abs(got - expected).mean() < levels
+
+
+def reason(data: bytes, **options) -> str:
+    with pytest.raises(gate.Reject) as caught:
+        gate.admit(data, **options)
+    return caught.value.reason
+
+
+# ---- JPEG ----
+
+
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'subsampling': 2}, {'keep_rgb': True},
+                                     {'restart_marker_rows': 1}, {'quality': 1}])
+def test_an_upright_jpeg_keeps_its_compressed_bytes(options):
+    data = jpeg(**options)
+    assert gate.admit(data) == gate.Picture(data, 32, 48, ())
+
+
+def test_a_grey_jpeg_stays_grey_and_decodes_to_rgb():
+    data = jpeg(PLAIN.convert('L'))
+    assert gate.admit(data) == gate.Picture(data, 32, 48, ('converted_to_rgb',))
+
+
+def test_metadata_and_what_follows_the_end_are_not_stored():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    data = jpeg(exif=exif(1), icc_profile=profile, comment=b'taken at home') + b'PK\3\4 a hidden archive'
+    assert gate.admit(data).encoded == jpeg()
+
+
+@pytest.mark.parametrize('orientation', range(1, 10))
+def test_a_photo_that_was_held_sideways_is_stored_upright(orientation):
+    turn = TURNED_BY.get(orientation)
+    seen = PLAIN if turn is None else PLAIN.transpose(turn)
+    picture = gate.admit(jpeg(seen, exif=exif(orientation)))
+    assert looks_like(picture, PLAIN)
+    assert ('exif_rotated' in picture.notes) == (2 <= orientation <= 8)
+
+
+def test_damaged_exif_does_not_cost_the_picture():
+    for damage in (b'', b'II', b'MM\0*\xff\xff\xff\xff', b'II*\0\x08\0\0\0\xff\xff' + bytes(range(200))):
+        data = jpeg()
+        data = data[:2] + b'\xff\xe1' + struct.pack('>H', len(damage) + 8) + b'Exif\0\0' + damage + data[2:]
+        assert gate.admit(data).encoded == jpeg()
+
+
+def test_cmyk_has_the_right_colours_with_and_without_the_adobe_marker():
+    planes = [Image.eval(plane, lambda value: 255 - value) for plane in PLAIN.split()]
+    data = jpeg(Image.merge('CMYK', [*planes, Image.new('L', SIZE, 0)]))
+    start = data.index(b'\xff\xee')
+    without_marker = data[:start] + data[start + 2 + struct.unpack('>H', data[start + 2:start + 4])[0]:]
+    for cmyk in (data, without_marker):
+        assert looks_like(gate.admit(cmyk), PLAIN)
+
+
+def test_colours_are_what_the_profile_says_and_not_what_the_numbers_say():
+    """A profile that names the red primary blue: the numbers of a red picture mean blue."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    swapped = profile.replace('sRGB'.encode('utf-16-be'), 'odd!'.encode('utf-16-be'))
+    for one, other in ((b'rXYZ', b'bXYZ'), (b'rTRC', b'bTRC')):
+        swapped = swapped.replace(one, b'????').replace(other, one).replace(b'????', other)
+    picture = gate.admit(jpeg(Image.new('RGB', SIZE, (200, 0, 0)), icc_profile=swapped))
+    red, _, blue = pixels(picture.encoded).mean((0, 1))
+    assert red < 60 and blue > 150
+    assert 'converted_to_srgb' in picture.notes
+
+
+def test_a_profile_of_noise_is_dropped():
+    assert gate.admit(jpeg(icc_profile=random.Random(0).randbytes(70_000))).encoded == jpeg()
+
+
+@pytest.mark.parametrize('data', [jpeg(), jpeg(progressive=True), png(), png(PLAIN.quantize(16))],
+                         ids=['baseline', 'progressive', 'png', 'palette png'])
+def test_a_picture_cut_short_anywhere_is_rejected(data):
+    admitted = []
+    for length in range(1, len(data)):
+        try:
+            gate.admit(data[:length])
+            admitted.append(length)
+        except gate.Reject:
+            pass
+    assert not admitted
+
+
+def test_the_scans_of_an_endless_progressive_jpeg_are_not_decoded():
+    data = jpeg(progressive=True)
+    scan = data[data.rindex(b'\xff\xda'):-2]
+    assert reason(data[:-2] + 10_000 * scan + data[-2:]) == 'corrupt'
+
+
+# ---- PNG ----
+
+
+def chunk(kind: bytes, body: bytes, crc: int | None = None) -> bytes:
+    crc = zlib.crc32(kind + body) if crc is None else crc
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', crc)
+
+
+def grey_png(width: int, height: int, depth: int, rows: bytes, interlaced: int = 0, crc: int | None = None) -> bytes:
+    header = struct.pack('>IIBBBBB', width, height, depth, 0, 0, 0, interlaced)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows), crc)
+            + chunk(b'IEND', b''))
+
+
+def test_missing_rows_of_a_png_are_not_stored_as_black():
+    assert reason(grey_png(4, 4, 8, 2 * b'\0\1\2\3\4')) == 'truncated'
+
+
+def test_a_png_with_a_wrong_checksum_is_rejected():
+    assert reason(grey_png(4, 4, 8, 4 * b'\0\1\2\3\4', crc=1)) == 'corrupt'
+
+
+def test_a_damaged_text_in_a_png_does_not_cost_the_picture():
+    data = png()
+    assert looks_like(gate.admit(data[:33] + chunk(b'tEXt', b'a\0b', crc=1) + data[33:]), PLAIN)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
+    ramp = np.tile(np.arange(256, dtype='>u2') * 257, (32, 1))
+    rows = b''.join(b'\0' + row.tobytes() for row in ramp)
+    picture = gate.admit(grey_png(256, 32, 16, rows))
+    assert looks_like(picture, Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (32, 1))))
+    assert 'scaled_to_8_bit' in picture.notes
+
+
+def test_what_is_transparent_becomes_white_and_hidden_colours_stay_hidden():
+    alpha = Image.new('L', SIZE, 255)
+    alpha.paste(0, (24, 0, 48, 32))
+    image = PLAIN.copy()
+    image.putalpha(alpha)
+    expected = PLAIN.copy()
+    expected.paste('white', (24, 0, 48, 32))
+    for data in (png(image), toy.encoded(image, 'WEBP', lossless=True, exact=True)):
+        picture = gate.admit(data)
+        assert looks_like(picture, expected)
+        assert 'alpha_flattened' in picture.notes
+
+
+@pytest.mark.parametrize('depth', [8, 16])
+def test_the_transparent_grey_of_a_png_becomes_white_at_every_depth(depth):
+    """Black is transparent; the darkest grey that is not, and has the same high byte, stays."""
+    values = np.array([[0, 1, 100, 200]] * 4 if depth == 8 else [[0, 1, 25_600, 51_200]] * 4, f'>u{depth // 8}')
+    data = grey_png(4, 4, depth, b''.join(b'\0' + row.tobytes() for row in values))
+    picture = gate.admit(data[:33] + chunk(b'tRNS', struct.pack('>H', 0)) + data[33:], format='PNG')
+    assert pixels(picture.encoded)[0, :, 0].tolist() == [255, 1 if depth == 8 else 0, 100, 200]
+    assert 'alpha_flattened' in picture.notes
+
+
+def test_rows_of_every_png_kind_are_counted_right():
+    """A wrong count would reject good pictures as truncated: odd widths, packed bits, interlaced passes."""
+    for width, height in ((1, 1), (3, 2), (5, 9), (8, 8), (17, 1)):
+        for mode in ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'I;16'):
+            image = Image.new(mode, (width, height))
+            assert gate.admit(png(image)).width == width
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+        rows = b''.join(bytes(1 + len(range(left, width, across))) * len(range(top, height, down))
+                        for left, top, across, down in passes if range(left, width, across))
+        assert gate.admit(grey_png(width, height, 8, rows, interlaced=1)).height == height
+        assert reason(grey_png(width, height, 8, rows[:-1], interlaced=1)) == 'truncated'
+
+
+# ---- other formats ----
+
+
+def test_the_first_picture_of_an_animation_is_taken():
+    later = [toy.picture(number, SIZE, 'royalblue') for number in (1, 2)]
+    for format, options in (('GIF', {}), ('WEBP', {'lossless': True}), ('PNG', {})):
+        data = toy.encoded(PLAIN, format, save_all=True, append_images=later, **options)
+        picture = gate.admit(data)
+        assert looks_like(picture, PLAIN, levels=6)  # A GIF has 256 colours.
+        assert 'first_frame' in picture.notes
+
+
+def test_a_gif_whose_second_picture_is_damaged_still_has_its_first():
+    data = toy.encoded(PLAIN, 'GIF', save_all=True, append_images=[toy.picture(1, SIZE)])
+    assert looks_like(gate.admit(data[:-200]), PLAIN, levels=6)
+
+
+def test_a_gif_frame_smaller_than_its_canvas_gives_the_canvas():
+    data = bytearray(toy.encoded(PLAIN, 'GIF'))
+    data[6:10] = struct.pack('<HH', 100, 90)
+    picture = gate.admit(bytes(data))
+    assert (picture.width, picture.height) == (100, 90)
+
+
+def test_bmp_is_read_and_a_short_one_rejected():
+    data = toy.encoded(PLAIN, 'BMP')
+    assert looks_like(gate.admit(data), PLAIN)
+    assert reason(data[:-50]) == 'truncated'
+
+
+@pytest.mark.parametrize(('data', 'named'), [
+    (b'II*\0' + bytes(60), 'TIFF'), (b'\0\0\0\x18ftypheic' + bytes(60), 'HEIC'), (b'%PDF-1.7', 'PDF'),
+    (b'\0\0\0\x18ftypisom' + bytes(60), 'film'), (b'<?xml version="1.0"?><svg/>', 'SVG'), (b'%!PS-Adobe', 'EPS'),
+])
+def test_a_format_that_is_not_read_here_is_called_by_its_name(data, named):
+    with pytest.raises(gate.Reject, match=named) as caught:
+        gate.admit(data)
+    assert caught.value.reason == 'unsupported_format'
+
+
+@pytest.mark.parametrize(('data', 'cause'), [
+    (b'<!DOCTYPE html><title>404', 'HTML'), (b'version https://git-lfs.github.com/spec/v1', 'git lfs pull'),
+    (b'\x1f\x8b\x08' + bytes(20), 'gzip'), (b'/9j/4AAQSkZJRg', 'base64'), (b'\n' + jpeg(), 'no known'),
+])
+def test_what_is_no_picture_is_rejected_with_the_likely_cause(data, cause):
+    with pytest.raises(gate.Reject, match=cause) as caught:
+        gate.admit(data)
+    assert caught.value.reason == 'not_an_image'
+
+
+# ---- limits ----
+
+
+def huge_header(format: str) -> bytes:
+    """A small file whose header claims 60,000 x 60,000 pixels."""
+    if format == 'PNG':
+        data = png()
+        header = struct.pack('>II', 60_000, 60_000) + data[24:29]
+        return data[:8] + chunk(b'IHDR', header) + data[33:]
+    if format == 'JPEG':
+        data = jpeg()
+        start = data.index(b'\xff\xc0') + 5
+        return data[:start] + struct.pack('>HH', 60_000, 60_000) + data[start + 4:]
+    if format == 'GIF':
+        data = toy.encoded(PLAIN, 'GIF')
+        return data[:6] + struct.pack('<HH', 60_000, 60_000) + data[10:]
+    data = toy.encoded(PLAIN, 'BMP')
+    return data[:18] + struct.pack('<ii', 60_000, 60_000) + data[26:]
+
+
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'GIF', 'BMP'])
+def test_the_pixels_are_counted_before_any_decoder_makes_room_for_them(format):
+    started = time.monotonic()
+    assert reason(huge_header(format)) == 'too_many_pixels'
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_34_byte_webp_that_decodes_to_gigabytes_is_rejected():
+    bits = (16_383 - 1) | (16_383 - 1) << 14
+    body = b'VP8L' + struct.pack('<I', 5) + b'\x2f' + struct.pack('<I', bits) + b'\0'
+    assert reason(b'RIFF' + struct.pack('<I', len(body) + 4) + b'WEBP' + body) == 'too_many_pixels'
+
+
+def test_a_png_with_two_headers_does_not_hide_its_size_behind_the_first():
+    """The first claims 1 x 1 pixels and is judged; decoders make room for what the second claims."""
+    data = png(Image.new('L', (100, 100)))
+    small = chunk(b'IHDR', struct.pack('>II', 1, 1) + data[24:29])
+    assert reason(data[:8] + small + data[8:], limits=gate.Limits(max_pixels=100)) == 'corrupt'
+
+
+def test_a_png_is_not_decoded_where_the_decoder_reads_another_size_than_was_judged(monkeypatch):
+    judged = dataclasses.replace(gate.png.parse(png()), width=24)
+    monkeypatch.setattr(gate.png, 'parse', lambda data: judged)
+    assert reason(png()) == 'corrupt'
+
+
+def test_a_reason_names_no_flag_which_its_caller_may_not_have(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(jpeg())
+    with pytest.raises(gate.Reject) as of_file:
+        gate.read(tmp_path / 'a.jpg', gate.Limits(max_bytes=10))
+    with pytest.raises(gate.Reject) as of_pixels:
+        gate.admit(jpeg(), gate.Limits(max_pixels=10))
+    assert of_file.value.detail.endswith('the limit is 10') and of_pixels.value.detail.endswith('the limit is 10')
+
+
+def test_limits_are_the_callers():
+    assert reason(jpeg(), limits=gate.Limits(max_pixels=48 * 32 - 1)) == 'too_many_pixels'
+    assert gate.admit(jpeg(), limits=gate.Limits(max_pixels=48 * 32)).width == 48
+
+
+# ---- shrinking ----
+
+
+@pytest.mark.parametrize(('size', 'options', 'expected'), [
+    ((640, 480), {'short_side': 120}, (160, 120)), ((480, 640), {'short_side': 120}, (120, 160)),
+    ((640, 480), {'max_side': 320}, (320, 240)), ((640, 480), {'max_side': 100, 'short_side': 120}, (100, 75)),
+    ((64, 48), {'short_side': 120, 'max_side': 100}, (64, 48)), ((1000, 2), {'max_side': 100}, (100, 1)),
+])
+@pytest.mark.parametrize('format', ['JPEG', 'PNG'])
+def test_pictures_are_shrunk_to_what_was_asked_and_never_enlarged(size, options, expected, format):
+    image = Image.linear_gradient('L').resize(size).convert('RGB')
+    picture = gate.admit(toy.encoded(image, format), **options)
+    assert (picture.width, picture.height) == expected
+    assert looks_like(picture, image.resize(expected, Image.Resampling.LANCZOS), levels=4)
+
+
+def test_a_small_enough_picture_keeps_its_bytes_when_others_shrink():
+    assert gate.admit(jpeg(), short_side=32).encoded == jpeg()
+
+
+def test_a_sideways_photo_is_shrunk_and_turned():
+    image = toy.picture(size=(320, 240))
+    picture = gate.admit(jpeg(image.transpose(TURNED_BY[6]), exif=exif(6)), short_side=60)
+    assert looks_like(picture, image.resize((80, 60), Image.Resampling.LANCZOS), levels=6)
+
+
+# ---- files ----
+
+
+def read_reason(path, **options) -> str:
+    with pytest.raises(gate.Reject) as caught:
+        gate.read(path, **options)
+    return caught.value.reason
+
+
+def test_special_files_are_never_read(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.jpg')
+    (tmp_path / 'folder.jpg').mkdir()
+    (tmp_path / 'zero.jpg').symlink_to('/dev/zero')
+    with socket.socket(socket.AF_UNIX) as listener:
+        with contextlib.chdir(tmp_path):  # The path of a socket must be short.
+            listener.bind('socket.jpg')
+        for name in ('fifo.jpg', 'folder.jpg', 'zero.jpg', 'socket.jpg'):
+            assert read_reason(tmp_path / name) == 'not_a_regular_file'
+
+
+def test_links_that_lead_nowhere_are_told_apart_from_files_that_vanished(tmp_path):
+    (tmp_path / 'dangling.jpg').symlink_to('nothing.jpg')
+    (tmp_path / 'loop.jpg').symlink_to('loop.jpg')
+    assert read_reason(tmp_path / 'dangling.jpg') == 'symlink_dangling'
+    assert read_reason(tmp_path / 'loop.jpg') == 'symlink_loop'
+    assert read_reason(tmp_path / 'gone.jpg') == 'vanished'
+
+
+def test_links_are_followed_unless_that_is_forbidden(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(jpeg())
+    (tmp_path / 'b.jpg').symlink_to('a.jpg')
+    assert gate.read(tmp_path / 'b.jpg') == jpeg()
+    assert read_reason(tmp_path / 'b.jpg', follow_symlinks=False) == 'symlink'
+
+
+def test_an_empty_file_and_one_of_8_gib_are_rejected_unread(tmp_path):
+    (tmp_path / 'empty.jpg').touch()
+    with (tmp_path / 'sparse.jpg').open('wb') as file:
+        file.truncate(8 << 30)
+    assert read_reason(tmp_path / 'empty.jpg') == 'empty_file'
+    assert read_reason(tmp_path / 'sparse.jpg') == 'file_too_big'
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path):
+    name = b'latin1_\xe9\n.jpg'
+    (tmp_path / os.fsdecode(name)).write_bytes(jpeg())
+    assert gate.read(os.fsencode(tmp_path) + b'/' + name) == jpeg()

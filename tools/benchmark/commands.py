@@ -1,0 +1,175 @@
+"""Whole commands, as a user types them."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from finetune.training import feeds
+from tools.benchmark.networks import prepared, training_step
+from tools.benchmark.place import Place, printed_by
+from tools.benchmark.turns import in_turn, rate, spread
+
+
+def build(place: Place) -> Iterator[dict]:
+    """The whole build, against a bare loop that reads, decodes and hashes every file on all cores.
+
+    Both sides are commands: the time to start them counts.
+    """
+    pictures, large = place.photos / 'train', _large_photos(place.scratch / 'large', 50)
+    found = in_turn(_pictures_built(pictures, place), _pictures_looped('hash', pictures), turns=3)
+    yield {'what': 'build of flowers, against reading, decoding and hashing alone', 'unit': 'pictures/s', 'goal': 1.1,
+           **found}
+    found = in_turn(_pictures_built(large, place, '--short_side=299'), _pictures_looped('shrink', large), turns=3)
+    yield {'what': 'build --short_side=299 of 12-megapixel photos, against decoding fully, shrinking and encoding',
+           'unit': 'pictures/s', 'goal': 3.0, **found}
+
+
+def _pictures_built(pictures: Path, place: Place, *flags: str) -> Callable[[], float]:
+    def run() -> int:
+        printed_by('finetune', 'build', f'--train_directory={pictures}', '--overwrite',
+                   f'--output_directory={place.scratch / "built"}', *flags)
+        return len(list(pictures.glob('*/*')))
+
+    return rate(run)
+
+
+def _pictures_looped(loop: str, pictures: Path) -> Callable[[], float]:
+    def run() -> int:
+        printed_by('tools.benchmark.bare_loops', loop, str(pictures))
+        return len(list(pictures.glob('*/*')))
+
+    return rate(run)
+
+
+def _large_photos(folder: Path, count: int) -> Path:
+    """Drawn photos of 4000 x 3000 pixels with detail at every scale, half of them in each of two classes."""
+    random = np.random.default_rng(0)
+    for index in range(count):
+        path = folder / f'class_{index % 2}' / f'{index}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scales = [Image.fromarray(random.integers(0, 256, (3000 // s, 4000 // s, 3), np.uint8)).resize((4000, 3000))
+                  for s in (500, 50, 10)]
+        Image.blend(Image.blend(scales[0], scales[1], 0.4), scales[2], 0.2).save(path, quality=90)
+    return folder
+
+
+def cold(place: Place) -> Iterator[dict]:
+    """From records to an evaluated Inception-v3, without and with kept features, against 2000 steps of everything.
+
+    Of those, four are measured.
+    """
+    kept = place.scratch / 'cold_features'
+    shutil.rmtree(kept, ignore_errors=True)
+    flags = (f'--data_dir={place.records}', '--model=inception_v3', f'--pretrained={place.inception}', '--fine_tune')
+    head_flags = (*flags, '--freeze_backbone', '--feature_layers=mixed8,mixed9', f'--feature_dir={kept}')
+
+    def train_head(seed: int) -> tuple[float, float]:
+        directory = place.scratch / f'cold_run_{seed}'
+        shutil.rmtree(directory, ignore_errors=True)
+        started = time.monotonic()
+        told = printed_by('finetune', 'train', *head_flags, f'--train_dir={directory}', f'--seed={seed}')
+        return time.monotonic() - started, _precision(told)
+
+    seconds, precision = train_head(1)
+    started = time.monotonic()
+    printed_by('finetune', 'eval', f'--checkpoint_dir={place.scratch}/cold_run_1', f'--data_dir={place.records}',
+               '--run_once')
+    seconds += time.monotonic() - started
+    recipe, model, data = prepared(place, *flags[1:3])
+    update = training_step(recipe, model, data, model)
+    pictures = iter(feeds.of_pictures(model, recipe, data, None).training(0))
+
+    def a_step() -> int:
+        float(update(next(pictures)))
+        return 1
+
+    a_step()
+    theirs = 2000 / np.mean([rate(a_step)() for _ in range(4)])
+    yield {'what': 'inception_v3 from records to evaluated, cold, against 2000 steps of 32 of everything',
+           'unit': 'seconds', 'goal': 60.0, 'n': 1, 'ours': spread(np.array([seconds])),
+           'theirs': spread(np.array([theirs])), 'ratio': spread(np.array([theirs / seconds])),
+           'precision_at_1': precision}
+    warm, precision = zip(*(train_head(seed) for seed in (2, 3)), strict=True)
+    yield {'what': 'another seed from kept features, command to numbers', 'unit': 'seconds', 'goal': 20.0, 'n': 2,
+           'ours': spread(np.array(warm)), 'precision_at_1': precision}
+
+
+def stock_keras(place: Place) -> Iterator[dict]:
+    """Wall clock from photos to the precision@1 that we reach, against the peer's on the same weights and split.
+
+    Our part includes `finetune build`. We look at the central 0.875 of each side, the peer at the whole picture.
+    """
+    printed = printed_by('tools.benchmark.stock_keras', str(place.photos), str(place.mobilenet))
+    theirs = json.loads(printed.splitlines()[-1])
+    shutil.rmtree(place.scratch / 'peer_features', ignore_errors=True)
+    shutil.rmtree(place.scratch / 'peer_run', ignore_errors=True)
+    started = time.monotonic()
+    built = place.scratch / 'peer_records'
+    printed_by('finetune', 'build', f'--train_directory={place.photos}/train', f'--output_directory={built}',
+               f'--validation_directory={place.photos}/validation', '--overwrite')
+    answered = printed_by(
+        'finetune', 'train', f'--data_dir={built}', f'--train_dir={place.scratch / "peer_run"}',
+        f'--pretrained={place.mobilenet}', '--fine_tune', '--freeze_backbone',
+        f'--feature_dir={place.scratch / "peer_features"}')
+    seconds, precision = time.monotonic() - started, _precision(answered)
+    reached = next((epoch['seconds'] for epoch in theirs['epochs'] if epoch['accuracy'] >= precision), None)
+    yield {'what': 'mobilenet_v2 head, wall clock to the precision@1 that we reach, against stock Keras',
+           'unit': 'seconds', 'goal': 4.0, 'n': 1, 'precision_at_1': precision, 'ours': spread(np.array([seconds])),
+           'theirs': spread(np.array([reached or theirs['epochs'][-1]['seconds']])),
+           'ratio': spread(np.array([(reached or theirs['epochs'][-1]['seconds']) / seconds])),
+           'theirs_reached_it': reached is not None, 'peer': theirs}
+
+
+def scale(place: Place) -> Iterator[dict]:
+    """Time and peak memory of build, features and eval for ten times as many pictures."""
+    found = {}
+    for count in (2_000, 20_000):
+        pictures = _small_photos(place.scratch / f'small_{count}', count)
+        output, run = place.scratch / f'records_{count}', place.scratch / f'scale_run_{count}'
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(output, ignore_errors=True)
+        found[count] = {
+            'build': _measured('finetune', 'build', f'--train_directory={pictures}', f'--output_directory={output}',
+                               '--validation_percent=50'),
+            'features': _measured('finetune', 'train', f'--data_dir={output}', f'--train_dir={run}',
+                                  '--pretrained=sample', '--fine_tune', '--freeze_backbone'),
+            'eval': _measured('finetune', 'eval', f'--data_dir={output}', f'--checkpoint_dir={run}', '--run_once')}
+    for verb in ('build', 'features', 'eval'):
+        (seconds, megabytes), (more_seconds, more_megabytes) = found[2_000][verb], found[20_000][verb]
+        yield {'what': f'{verb} of 20,000 drawn pictures, against 2,000', 'n': 1, 'unit': 'seconds and MB at most',
+               'ours': [round(more_seconds, 1), round(more_megabytes)], 'theirs': [round(seconds, 1), round(megabytes)],
+               'ratio': {'time': round(more_seconds / seconds, 2), 'memory': round(more_megabytes / megabytes, 3)},
+               'goal': {'time': 11.0, 'memory': 1.1}}
+
+
+def _small_photos(folder: Path, count: int) -> Path:
+    """Noise of 96 x 96 pixels, in five classes."""
+    random = np.random.default_rng(0)
+    for index in range(count):
+        path = folder / f'class_{index % 5}' / f'{index}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8)).resize((96, 96)).save(path)
+    return folder
+
+
+def _measured(module: str, *arguments: str) -> tuple[float, float]:
+    """(seconds, peak memory in MB) of `python -m module`: of its largest process."""
+    code = ('import json, resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2, stderr=2);'
+            'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, '-c', code, sys.executable, '-m', module, *arguments], check=True,
+                          stdout=subprocess.PIPE, text=True)
+    return time.monotonic() - started, int(done.stdout) / 1024
+
+
+def _precision(printed: str) -> float:
+    return float(re.findall(r'precision @ 1 = (\d\.\d+)', printed)[-1])

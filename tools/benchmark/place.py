@@ -1,0 +1,59 @@
+"""Where a benchmark finds its pictures and weights, where it may write, and the commands that it runs."""
+
+import dataclasses
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from finetune.records import dataset
+from tools import split_photos
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    photos: Path  # train/CLASS/NAME and validation/CLASS/NAME
+    records: Path
+    weights: Path
+    scratch: Path
+    cifar: Path | None = None  # Records.
+
+    @property
+    def mobilenet(self) -> Path:
+        return self.weights / 'mobilenet_v2_1.0_224_no_top.weights.h5'
+
+    @property
+    def inception(self) -> Path:
+        return self.weights / 'inception_v3_92of94_no_top.weights.h5'
+
+
+def prepare(photos: Path | None, weights: Path | None, cifar: Path | None, scratch: Path) -> Place:
+    """Splits the photos and builds the records of what there is, unless an earlier benchmark did of the same files."""
+    split, built = (scratch / f'{name}_{_listed(photos)}' for name in ('photos', 'records'))
+    small = scratch / f'cifar_{_listed(cifar)}'
+    if cifar and not (small / dataset.MANIFEST).exists():
+        printed_by('finetune', 'build', '--source=cifar10', f'--train_directory={cifar}',
+                   f'--validation_directory={cifar}', f'--output_directory={small}')
+    if photos and not split.exists():
+        unfinished = split.with_name(f'{split.name}.tmp')
+        shutil.rmtree(unfinished, ignore_errors=True)
+        split_photos.split(photos, unfinished, validation=100)
+        unfinished.rename(split)
+    if photos and not (built / dataset.MANIFEST).exists():
+        printed_by('finetune', 'build', f'--train_directory={split}/train',
+                   f'--validation_directory={split}/validation', f'--output_directory={built}', '--train_shards=8')
+    return Place(split, built, weights, scratch, small)
+
+
+def _listed(folder: Path | None) -> str:
+    """A hash of the names and sizes of all files."""
+    files = sorted(path for path in folder.rglob('*') if path.is_file()) if folder else []
+    listing = '\n'.join(f'{path.relative_to(folder)} {path.stat().st_size}' for path in files)
+    return hashlib.sha256(listing.encode(errors='surrogateescape')).hexdigest()[:8]
+
+
+def printed_by(module: str, *arguments: str) -> str:
+    """What `python -m module` prints; its remarks go where ours go."""
+    command = [sys.executable, '-m', module, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
