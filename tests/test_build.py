@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from finetune import build
 from finetune.records import dataset
@@ -170,6 +172,52 @@ def test_copies_of_a_picture_fall_on_one_side(tmp_path, output):
     assert sides[1] and not sides[0] & sides[1]
     found = manifest(output)['duplicates']
     assert (found['copies'], found['in_two_classes'], found['in_two_splits']) == (30, 30, 0)
+
+
+def tagged_jpeg(data: bytes, number: int) -> bytes:
+    comment = b'%d: taken at home' % number
+    return data[:2] + b'\xff\xfe' + (len(comment) + 2).to_bytes(2, 'big') + comment + data[2:] + b'a tail'
+
+
+def png_again(data: bytes, number: int) -> bytes:
+    return toy.encoded(Image.open(io.BytesIO(data)), 'PNG', compress_level=number % 9)
+
+
+@pytest.mark.parametrize('changed', [tagged_jpeg, png_again])
+def test_a_copy_whose_file_was_tagged_or_compressed_again_is_the_same_picture(tmp_path, output, changed, capsys):
+    """Photos tagged by a program, or exported with other metadata, were seen in training and measured as new."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 20, 'dog': 20})
+    suffix = 'png' if changed is png_again else 'jpg'
+    for number, path in enumerate(sorted(pictures.glob('*/*.jpg'))):
+        if changed is png_again:
+            path.with_suffix('.png').write_bytes(png_again(path.read_bytes(), 9))
+            path.unlink()
+        data = path.with_suffix(f'.{suffix}').read_bytes()
+        path.with_name(f'{path.stem}_again.{suffix}').write_bytes(changed(data, number))
+    first = (pictures / 'cat' / f'0.{suffix}').read_bytes()
+    (pictures / 'dog' / f'mine.{suffix}').write_bytes(changed(first, 3))
+    run(pictures, output, '--fail_on_leak', '--short_side=20')
+    sides = [{record['encoded'] for record in read(output, split)} for split in ('train', 'validation')]
+    assert sides[1] and not sides[0] & sides[1]
+    found = manifest(output)['duplicates']
+    assert (found['copies'], found['in_two_classes'], found['in_two_splits']) == (41, 1, 0)
+    assert 'one of the labels is wrong' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('changed', [tagged_jpeg, png_again])
+def test_a_tagged_copy_among_the_validation_pictures_is_a_leak(tmp_path, output, changed, capsys):
+    train = toy.class_folders(tmp_path / 'T', {'cat': 4, 'dog': 4})
+    validation = toy.class_folders(tmp_path / 'V', {'cat': 2, 'dog': 2}, first=50)
+    (train / 'cat' / 'a.png').write_bytes(png_again((train / 'cat' / '0.jpg').read_bytes(), 9))
+    original = (train / 'cat' / ('a.png' if changed is png_again else '0.jpg')).read_bytes()
+    (validation / 'cat' / 'copy.jpg').write_bytes(changed(original, 1))
+    run(train, output, f'--validation_directory={validation}', '--fail_on_leak', code=1)
+    assert '--fail_on_leak: 1 picture in train' in capsys.readouterr().err
+
+
+def test_records_tell_by_which_rule_their_pictures_were_split(pictures, output):
+    run(pictures, output)
+    assert manifest(output)['split_version'] == 2
 
 
 def test_the_share_is_about_what_was_asked_and_the_automatic_one_is_told(tmp_path, capsys):

@@ -295,6 +295,6 @@ def test_threads_keep_the_order_and_read_ahead_no_more_than_they_may():
 
 
 def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, photos, capsys, monkeypatch):
-    monkeypatch.setattr(gate, 'admit', lambda data, **_: gate.Picture(data, 20, 24, ()))
+    monkeypatch.setattr(gate, 'admit', lambda data, **_: gate.Picture(data, 20, 24, (), b''))
     assert answer(run, photos, '--jsonl') == 1
     assert [line.get('error') for line in json_lines(capsys)] == [None, 'corrupt', None, 'corrupt', None]

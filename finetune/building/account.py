@@ -16,7 +16,7 @@ import PIL
 from PIL import features
 
 from finetune.building import conversion
-from finetune.building.plan import Plan
+from finetune.building.plan import SPLIT_VERSION, Plan
 from finetune.building.sources import Skip
 from finetune.console.terminal import count, printable, say, some, table, warn
 from finetune.records import dataset
@@ -81,6 +81,7 @@ def facts(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
         'validation_percent': plan.validation_percent,
         'stored_by': plan.stored_by,
         'seed': plan.seed,
+        'split_version': SPLIT_VERSION,
         'versions': {'python': platform.python_version(), 'pillow': PIL.__version__,
                      'libjpeg_turbo': features.version('libjpeg_turbo')},
     }

@@ -61,6 +61,9 @@ class Always:
         return self.split
 
 
+SPLIT_VERSION = 2  # What a digest is of: 1 was the file's bytes, 2 is the picture. Another one moves pictures once.
+
+
 @dataclass(frozen=True)
 class ByContent:
     """The picture alone decides: it never changes sides when others come, and its copies go with it."""

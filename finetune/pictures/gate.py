@@ -10,6 +10,7 @@ kind is converted; one that makes no sense is dropped). Beside records without l
 
 import errno
 import functools
+import hashlib
 import io
 import os
 import stat
@@ -30,6 +31,7 @@ Image.MAX_IMAGE_PIXELS = None  # `Limits` judges every size, before a decoder do
 SAVED = {'JPEG': {'quality': 92, 'subsampling': 0, 'comment': b''}, 'PNG': {}}
 TINY_SIDE = 10
 EXTREME_ASPECT = 20
+ROWS_HASHED = 256  # At a time: a copy of the whole picture may not fit beside it.
 
 UPRIGHT = {  # What undoes each EXIF orientation.
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -74,6 +76,7 @@ class Picture:
     height: int
     width: int
     notes: tuple[str, ...]  # What was done to it, or is odd about it: 'exif_rotated', 'tiny', …
+    digest: bytes  # Equal for equal pictures, whatever metadata or compression their files have and limits `admit` has.
 
 
 # ---- one file -> its bytes ----
@@ -182,18 +185,39 @@ def _admit_jpeg(data: bytes, limits: Limits, shrunk, encode) -> Picture:
     turn = UPRIGHT.get(jpeg.orientation(parsed.exif))
     notes = ['first_frame'] * parsed.pictures_follow + ['converted_to_rgb'] * (parsed.components != 3)
     image = _open(parsed.stripped, 'JPEG')
-    plain = parsed.components != 4 and turn is None and _to_srgb(parsed.icc, image.mode) is None
+    converted = _to_srgb(parsed.icc, image.mode) is not None
+    plain = parsed.components != 4 and turn is None and not converted
     if plain and shrunk(size) == size:
         # One eighth of the size costs half the time of a full decode and still reads the stream to its end.
         if parsed.whole_sampling:
             image.draft('L', (1, 1))
         _load(image)
-        return Picture(parsed.stripped, parsed.height, parsed.width, tuple(notes + _odd_shape(size)))
+        return Picture(
+            parsed.stripped, parsed.height, parsed.width, tuple(notes + _odd_shape(size)), _jpeg_digest(parsed))
     if shrunk(size) != size:
         notes.append('shrunk')
         image.draft(image.mode, shrunk(size))  # The decoder itself shrinks by 2, 4 or 8.
     _load(image)
-    return encode(image, shrunk(size), turn, parsed.icc, notes)
+    return encode(image, shrunk(size), turn, parsed.icc, notes, digest=_jpeg_digest(parsed, converted))
+
+
+def _jpeg_digest(parsed: jpeg.Jpeg, converted: bool = False) -> bytes:
+    """Of the compressed bytes, as a shrunken picture is never decoded whole, and of what changes how they look."""
+    profile = parsed.icc if converted else b''
+    digest = hashlib.sha256(b'JPEG %d %d ' % (jpeg.orientation(parsed.exif), len(profile)))
+    digest.update(profile)
+    digest.update(parsed.stripped)
+    return digest.digest()
+
+
+def _pixel_digest(image: Image.Image, turn, transparent: int | None = None) -> bytes:
+    """Of the decoded values, upright; of a 16-bit grey picture all bits, as many may come out as one black."""
+    upright = image if turn is None else image.transpose(turn)
+    digest = hashlib.sha256(f'{upright.mode} {upright.size} {transparent} '.encode())
+    for top in range(0, upright.height, ROWS_HASHED):
+        rows = upright.crop((0, top, upright.width, min(top + ROWS_HASHED, upright.height)))
+        digest.update(rows.tobytes())
+    return digest.digest()
 
 
 def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
@@ -205,15 +229,18 @@ def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
         raise Reject('corrupt', f'a PNG of {parsed.width}x{parsed.height} that decodes to another size')
     _load(image)
     notes = ['first_frame'] * parsed.animated + ['scaled_to_8_bit'] * (parsed.depth == 16)
+    turn, digest = UPRIGHT.get(jpeg.orientation(parsed.exif)), None
     if image.mode.startswith('I'):
-        notes += ['alpha_flattened'] * ('transparency' in image.info)
-        image = _eight_bits(image)
-    return encode(image, shrunk(image.size), UPRIGHT.get(jpeg.orientation(parsed.exif)), parsed.icc, notes)
+        transparent, image = image.info.get('transparency'), image.convert('I;16')
+        notes += ['alpha_flattened'] * (transparent is not None)
+        digest = _pixel_digest(image, turn, transparent)
+        image = _eight_bits(image, transparent)
+    return encode(image, shrunk(image.size), turn, parsed.icc, notes, digest=digest)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, transparent: int | None) -> Image.Image:
     """16-bit grey scaled, on white where it is transparent. Pillow's own conversion clips it to white."""
-    data, transparent = image.convert('I;16').tobytes(), image.info.get('transparency')  # The low byte comes first.
+    data = image.tobytes()  # The low byte comes first.
     low, high = (Image.frombytes('L', image.size, data[place::2]) for place in (0, 1))
     if transparent is not None:  # One grey, which only both of its bytes tell from the others.
         mask = ImageChops.darker(low.point(_only(transparent & 255)), high.point(_only(transparent >> 8)))
@@ -306,8 +333,10 @@ def _verdict(error: Exception) -> Reject:
 
 
 def _encode(
-    image: Image.Image, size: tuple[int, int], turn, icc: bytes | None, notes: list[str], format: str
+    image: Image.Image, size: tuple[int, int], turn, icc: bytes | None, notes: list[str], format: str,
+    digest: bytes | None = None
 ) -> Picture:
+    """`digest` is that of the picture where its pixels are not all here, or have been changed."""
     notes = list(notes)
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
         opaque = Image.new('RGBA', image.size, 'white')
@@ -324,6 +353,7 @@ def _encode(
     if image.mode != 'RGB':
         image = image.convert('RGB')
         notes.append('converted_to_rgb')
+    digest = digest or _pixel_digest(image, turn)
     if image.size != size:
         notes.append('shrunk')
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -333,7 +363,7 @@ def _encode(
     buffer = io.BytesIO()
     image.save(buffer, format, **SAVED[format])
     notes = dict.fromkeys(notes + _odd_shape(image.size))  # Each once.
-    return Picture(buffer.getvalue(), image.height, image.width, tuple(notes))
+    return Picture(buffer.getvalue(), image.height, image.width, tuple(notes), digest)
 
 
 @functools.lru_cache(maxsize=8)  # Pictures of one camera carry one profile.

@@ -15,6 +15,8 @@ SOF_OTHER = {
     0xCA: 'arithmetic', 0xCB: 'arithmetic', 0xCD: 'arithmetic', 0xCE: 'arithmetic', 0xCF: 'arithmetic',
     0xF7: 'JPEG-LS',
 }
+JFIF = b'\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0'  # Without a density or a small picture, which tools add and change.
+SHORTEST_JFIF = 14  # Bytes; decoders pass over a shorter one.
 MOST_SCANS = 200  # A progressive JPEG has about 10. Each costs a walk over the whole picture.
 
 _END_OF_SCAN = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')  # In a scan, FF is followed by 00 or a restart marker.
@@ -62,7 +64,9 @@ def parse(data: bytes) -> Jpeg:
             end = _end_of_scan(data, end)
         elif marker not in (DHT, DQT, DRI, COM, DNL) and marker not in APP:
             raise Reject('corrupt', f'marker FF{marker:02X} in a JPEG')
-        if marker in APP and not _says_how_it_is_coloured(marker, body):
+        if marker == APP[0] and body.startswith(b'JFIF\0') and len(body) >= SHORTEST_JFIF:
+            kept.append(JFIF)
+        elif marker in APP and not (marker == APP[14] and body.startswith(b'Adobe')):
             metadata.append((marker, body))
         elif marker != COM:
             kept.append(b'\xff' + bytes([marker]) + data[position:end])
@@ -142,10 +146,6 @@ def _frame(body: bytes) -> _Frame:
     widest, highest = (max(axis) for axis in zip(*factors, strict=True))
     whole = all(widest % across == 0 and highest % down == 0 for across, down in factors)
     return _Frame(height, width, components, whole)
-
-
-def _says_how_it_is_coloured(marker: int, body: bytes) -> bool:
-    return (marker == 0xE0 and body.startswith(b'JFIF\0')) or (marker == 0xEE and body.startswith(b'Adobe'))
 
 
 def _exif(metadata: list[tuple[int, bytes]]) -> bytes | None:

@@ -19,6 +19,7 @@ from tests import toy
 
 SIZE = (48, 32)
 PLAIN = toy.picture(size=SIZE)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 TURNED_BY = {  # How a camera that writes orientation k has turned the upright picture.
     1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
@@ -62,18 +63,17 @@ def reason(data: bytes, **options) -> str:
 @pytest.mark.parametrize('options', [{}, {'progressive': True}, {'subsampling': 2}, {'keep_rgb': True},
                                      {'restart_marker_rows': 1}, {'quality': 1}])
 def test_an_upright_jpeg_keeps_its_compressed_bytes(options):
-    data = jpeg(**options)
-    assert gate.admit(data) == gate.Picture(data, 32, 48, ())
+    picture = gate.admit(jpeg(**options))
+    assert (picture.encoded, picture.height, picture.width, picture.notes) == (jpeg(**options), 32, 48, ())
 
 
 def test_a_grey_jpeg_stays_grey_and_decodes_to_rgb():
-    data = jpeg(PLAIN.convert('L'))
-    assert gate.admit(data) == gate.Picture(data, 32, 48, ('converted_to_rgb',))
+    picture = gate.admit(jpeg(PLAIN.convert('L')))
+    assert (picture.encoded, picture.notes) == (jpeg(PLAIN.convert('L')), ('converted_to_rgb',))
 
 
 def test_metadata_and_what_follows_the_end_are_not_stored():
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-    data = jpeg(exif=exif(1), icc_profile=profile, comment=b'taken at home') + b'PK\3\4 a hidden archive'
+    data = jpeg(exif=exif(1), icc_profile=SRGB, dpi=(300, 300), comment=b'taken at home') + b'PK\3\4 a hidden archive'
     assert gate.admit(data).encoded == jpeg()
 
 
@@ -102,13 +102,16 @@ def test_cmyk_has_the_right_colours_with_and_without_the_adobe_marker():
         assert looks_like(gate.admit(cmyk), PLAIN)
 
 
-def test_colours_are_what_the_profile_says_and_not_what_the_numbers_say():
-    """A profile that names the red primary blue: the numbers of a red picture mean blue."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-    swapped = profile.replace('sRGB'.encode('utf-16-be'), 'odd!'.encode('utf-16-be'))
+def swapped_profile() -> bytes:
+    swapped = SRGB.replace('sRGB'.encode('utf-16-be'), 'odd!'.encode('utf-16-be'))
     for one, other in ((b'rXYZ', b'bXYZ'), (b'rTRC', b'bTRC')):
         swapped = swapped.replace(one, b'????').replace(other, one).replace(b'????', other)
-    picture = gate.admit(jpeg(Image.new('RGB', SIZE, (200, 0, 0)), icc_profile=swapped))
+    return swapped
+
+
+def test_colours_are_what_the_profile_says_and_not_what_the_numbers_say():
+    """A profile that names the red primary blue: the numbers of a red picture mean blue."""
+    picture = gate.admit(jpeg(Image.new('RGB', SIZE, (200, 0, 0)), icc_profile=swapped_profile()))
     red, _, blue = pixels(picture.encoded).mean((0, 1))
     assert red < 60 and blue > 150
     assert 'converted_to_srgb' in picture.notes
@@ -342,6 +345,71 @@ def test_a_sideways_photo_is_shrunk_and_turned():
     image = toy.picture(size=(320, 240))
     picture = gate.admit(jpeg(image.transpose(TURNED_BY[6]), exif=exif(6)), short_side=60)
     assert looks_like(picture, image.resize((80, 60), Image.Resampling.LANCZOS), levels=6)
+
+
+# ---- which picture it is ----
+
+
+def digest(data: bytes, **options) -> bytes:
+    return gate.admit(data, **options).digest
+
+
+def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
+    return data[:2] + struct.pack('>BBH', 0xFF, marker, len(body) + 2) + body + data[2:]
+
+
+@pytest.mark.parametrize('original', [
+    jpeg(), jpeg(progressive=True), jpeg(PLAIN.convert('L')), jpeg(PLAIN.convert('CMYK')), jpeg(exif=exif(6)),
+    jpeg(icc_profile=swapped_profile()),
+], ids=['plain', 'progressive', 'grey', 'cmyk', 'sideways', 'in another colour space'])
+def test_a_jpeg_that_a_program_tagged_is_the_same_picture(original):
+    tagged = [
+        with_segment(original, 0xFE, b'taken at home'), with_segment(original, 0xE1, b'http://ns.adobe.com/xap/1.0/'),
+        with_segment(original, 0xED, b'Photoshop 3.0'), original + b'PK\3\4',
+    ]
+    assert {digest(data) for data in tagged} == {digest(original)}
+
+
+def test_another_density_camera_or_thumbnail_makes_no_other_picture():
+    camera = Image.Exif()
+    camera[0x0110] = 'A camera'
+    assert digest(jpeg(dpi=(300, 300))) == digest(jpeg(exif=camera.tobytes())) == digest(jpeg())
+    assert digest(jpeg(exif=exif(1))) == digest(jpeg(icc_profile=SRGB)) == digest(jpeg())
+
+
+def test_what_turns_or_colours_the_same_compressed_bytes_makes_another_picture():
+    shown = [jpeg(exif=exif(number)) for number in range(1, 9)] + [jpeg(icc_profile=swapped_profile())]
+    assert len({digest(data) for data in shown}) == 9
+
+
+def test_a_picture_saved_without_loss_in_any_way_is_the_same_picture():
+    saved = [png(compress_level=0), png(compress_level=9, dpi=(300, 300)), png(PLAIN.convert('RGBA')),
+             png(PLAIN.transpose(TURNED_BY[6]), exif=exif(6)), toy.encoded(PLAIN, 'BMP'),
+             toy.encoded(PLAIN, 'WEBP', lossless=True)]
+    assert {digest(data) for data in saved} == {digest(png())}
+    assert len({digest(png()), digest(png(PLAIN.rotate(180))), digest(png(toy.picture(1, SIZE)))}) == 3
+
+
+def test_blank_pictures_of_two_shapes_are_two():
+    assert digest(png(Image.new('L', (4, 6)))) != digest(png(Image.new('L', (6, 4))))
+
+
+@pytest.mark.parametrize('original', [
+    jpeg(), jpeg(exif=exif(6)), jpeg(PLAIN.convert('CMYK')), png(), png(PLAIN, exif=exif(6)),
+    toy.encoded(PLAIN, 'GIF')], ids=['jpeg', 'sideways jpeg', 'cmyk', 'png', 'sideways png', 'gif'])
+def test_how_a_picture_is_stored_does_not_decide_which_it_is(original):
+    """Else a flag would move it to the other split."""
+    ways = [{'short_side': 8}, {'max_side': 20}, {'format': 'PNG'}, {'limits': gate.Limits(max_bytes=10_000)}]
+    assert {digest(original, **options) for options in ways} == {digest(original)}
+
+
+def test_pictures_of_16_bits_that_all_come_out_black_are_not_one():
+    def dark(value: int) -> bytes:
+        return grey_png(2, 2, 16, 2 * struct.pack('>BHH', 0, value, 0))
+
+    assert gate.admit(dark(1), format='PNG').encoded == gate.admit(dark(2), format='PNG').encoded
+    assert digest(dark(1)) != digest(dark(2))
+    assert digest(dark(1)) == digest(dark(1)[:33] + chunk(b'tEXt', b'a\0b') + dark(1)[33:])
 
 
 # ---- files ----

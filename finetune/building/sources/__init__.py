@@ -20,7 +20,7 @@ class Loaded(NamedTuple):
     encoded: bytes
     height: int
     width: int
-    digest: bytes  # Of the picture as the source has it: equal for equal pictures; it can decide the split.
+    digest: bytes  # Of the picture, not of its file: equal for equal pictures; it can decide the split.
     notes: tuple[str, ...] = ()
 
 

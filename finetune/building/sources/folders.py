@@ -5,7 +5,6 @@
 
 import bisect
 import collections
-import hashlib
 import itertools
 import os
 import random
@@ -163,7 +162,7 @@ class FolderLoader:
         picture = gate.admit(data, self.limits, self.max_side, self.short_side)
         as_named = gate.sniff(data) == SUFFIXES[_suffix(key)]
         notes = picture.notes if as_named else (*picture.notes, 'suffix_mismatch')
-        return Loaded(picture.encoded, picture.height, picture.width, hashlib.sha256(data).digest(), notes)
+        return Loaded(picture.encoded, picture.height, picture.width, picture.digest, notes)
 
 
 # ---- walking ----
