@@ -52,6 +52,8 @@ FLAGS.group('what is stored')
 FLAGS.integer('max_side', 0, 'shrink pictures whose longer side exceeds this many pixels', least=0)
 FLAGS.integer('short_side', 0, 'shrink pictures whose shorter side exceeds this many pixels: 299 is enough for '
               'inception_v3, 224 for most', least=0)
+FLAGS.integer('sixteen_bit_max', gate.SIXTEEN_BIT_MAX, 'the value that becomes white in pictures of 16 bits: 4095 for '
+              'data of 12 bits, which come out nearly black otherwise', least=1, most=gate.SIXTEEN_BIT_MAX)
 FLAGS.integer('train_shards', 2, 'number of training shards', least=1)
 FLAGS.integer('validation_shards', 2, 'number of validation shards', least=1)
 FLAGS.integer('seed', 12345, 'decides the order of the records')

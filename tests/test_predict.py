@@ -101,6 +101,25 @@ def test_a_large_picture_is_shrunk_as_it_was_in_the_records_that_the_network_lea
     assert_same_in_predict(run, tmp_path / 'photos', files, expected, capsys)
 
 
+def test_values_of_12_bits_are_as_bright_as_in_the_records_that_the_network_learned_from(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for label in ('cat', 'dog'):
+        (tmp_path / 'photos' / label).mkdir(parents=True)
+        for number in range(2):
+            values = rng.integers(0, 4096 >> 2 * number, (24, 32), np.uint16)
+            Image.fromarray(values).save(tmp_path / 'photos' / label / f'{number}.png')
+    assert build.main([f'--train_directory={tmp_path}/photos', f'--output_directory={tmp_path}/records',
+                       '--num_threads=1', '--validation_percent=0', '--sixteen_bit_max=4095']) == 0
+    treatment = dataset.open_records(tmp_path / 'records').treatment
+    files = {path.name: path.read_bytes() for path in (tmp_path / 'photos' / 'cat').iterdir()}
+    run = toy_run.start_run(tmp_path / 'run', treatment=treatment)
+    toy_run.save_checkpoint(run, step=3)
+    stored = {name: gate.admit(data, sixteen_bit_max=4095) for name, data in files.items()}
+    expected = probabilities_in_eval(run, tmp_path / 'data', 'JPEG', stored)
+    capsys.readouterr()
+    assert_same_in_predict(run, tmp_path / 'again', files, expected, capsys)
+
+
 def test_what_is_let_in_is_what_the_build_let_in(tmp_path, capsys):
     pictures = toy.class_folders(tmp_path / 'photos', {'cat': 3, 'dog': 3})
     (pictures / 'cat' / 'large.jpg').write_bytes(toy.encoded(toy.picture(1, (64, 48))))

@@ -18,7 +18,8 @@ mnist_csv = LazyModule('finetune.building.sources.mnist_csv', needs_tensorflow=F
 tfds = LazyModule('finetune.building.sources.tfds', needs_tensorflow=False)
 
 AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
-STORED_BY = ('max_side', 'short_side', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')  # Flags, of folders.
+STORED_BY = (  # Flags, of folders.
+    'max_side', 'short_side', 'sixteen_bit_max', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _class_folders(options) -> tuple[tuple[str, ...], dict[str, Source]]:
     limits = gate.Limits(options.max_bytes, options.max_pixels)
     return labels, {
         name: folders.ClassFolders(listing, labels, folders.FolderLoader(
-            listing.directory, limits, options.max_side, options.short_side, not options.no_symlinks))
+            listing.directory, limits, options.max_side, options.short_side, options.sixteen_bit_max,
+            not options.no_symlinks))
         for name, listing in listings.items()}
 
 

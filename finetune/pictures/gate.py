@@ -31,6 +31,9 @@ Image.MAX_IMAGE_PIXELS = None  # `Limits` judges every size, before a decoder do
 SAVED = {'JPEG': {'quality': 92, 'subsampling': 0, 'comment': b''}, 'PNG': {}}
 TINY_SIDE = 10
 EXTREME_ASPECT = 20
+SIXTEEN_BIT_MAX = (1 << 16) - 1
+DARK_LEVELS = 32  # Of 256. A picture that stays below has an eighth of the levels at most, and looks black.
+LOW_BYTES = {2: 'RGBA', 3: 'RGB;16L', 4: 'RGBA;16L'}  # By samples: Pillow's name for an order of bytes in a 16-bit PNG.
 ROWS_HASHED = 256  # At a time: a copy of the whole picture may not fit beside it.
 
 UPRIGHT = {  # What undoes each EXIF orientation.
@@ -160,15 +163,17 @@ def _unsupported(name: str) -> Reject:
 
 
 def admit(
-    data: bytes, limits: Limits = DEFAULT_LIMITS, max_side: int = 0, short_side: int = 0, format: str = 'JPEG'
+    data: bytes, limits: Limits = DEFAULT_LIMITS, max_side: int = 0, short_side: int = 0, format: str = 'JPEG',
+    sixteen_bit_max: int = SIXTEEN_BIT_MAX
 ) -> Picture:
     """The picture, upright, in RGB; no side longer than `max_side`, the shorter one at most `short_side`.
 
-    0 leaves the size alone; nothing is ever enlarged. What is encoded again becomes a `format`, JPEG or PNG. Raises
-    Reject.
+    0 leaves the size alone; nothing is ever enlarged. What is encoded again becomes a `format`, JPEG or PNG. Of 16
+    bits, the value `sixteen_bit_max` and what lies above come out white. Raises Reject.
     """
     kind = sniff(data)
-    judge = {'JPEG': _admit_jpeg, 'PNG': _admit_png}.get(kind, functools.partial(_admit_other, kind=kind))
+    of_png = functools.partial(_admit_png, sixteen_bit_max=sixteen_bit_max)
+    judge = {'JPEG': _admit_jpeg, 'PNG': of_png}.get(kind, functools.partial(_admit_other, kind=kind))
     try:
         shrunk = functools.partial(_shrunk, max_side=max_side, short_side=short_side)
         return judge(data, limits, shrunk, functools.partial(_encode, format=format))
@@ -210,17 +215,17 @@ def _jpeg_digest(parsed: jpeg.Jpeg, converted: bool = False) -> bytes:
     return digest.digest()
 
 
-def _pixel_digest(image: Image.Image, turn, transparent: int | None = None) -> bytes:
-    """Of the decoded values, upright; of a 16-bit grey picture all bits, as many may come out as one black."""
+def _pixel_digest(image: Image.Image, turn) -> bytes:
+    """Of the decoded values, upright."""
     upright = image if turn is None else image.transpose(turn)
-    digest = hashlib.sha256(f'{upright.mode} {upright.size} {transparent} '.encode())
+    digest = hashlib.sha256(f'{upright.mode} {upright.size} '.encode())
     for top in range(0, upright.height, ROWS_HASHED):
         rows = upright.crop((0, top, upright.width, min(top + ROWS_HASHED, upright.height)))
         digest.update(rows.tobytes())
     return digest.digest()
 
 
-def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+def _admit_png(data: bytes, limits: Limits, shrunk, encode, sixteen_bit_max: int) -> Picture:
     parsed = png.parse(data)
     _check_size((parsed.width, parsed.height), limits)
     png.check_data(parsed)
@@ -228,29 +233,81 @@ def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
     if image.size != (parsed.width, parsed.height):  # Room would be made for a size that was not judged.
         raise Reject('corrupt', f'a PNG of {parsed.width}x{parsed.height} that decodes to another size')
     _load(image)
-    notes = ['first_frame'] * parsed.animated + ['scaled_to_8_bit'] * (parsed.depth == 16)
-    turn, digest = UPRIGHT.get(jpeg.orientation(parsed.exif)), None
-    if image.mode.startswith('I'):
-        transparent, image = image.info.get('transparency'), image.convert('I;16')
-        notes += ['alpha_flattened'] * (transparent is not None)
-        digest = _pixel_digest(image, turn, transparent)
-        image = _eight_bits(image, transparent)
+    notes, turn, digest = ['first_frame'] * parsed.animated, UPRIGHT.get(jpeg.orientation(parsed.exif)), None
+    if parsed.depth == 16:
+        bands, alpha = _sixteen_bit_bands(image, parsed)
+        transparent = image.info.get('transparency', ())  # One value a band; of grey Pillow gives it bare.
+        transparent = (transparent,) if isinstance(transparent, int) else transparent
+        digest = _sixteen_bit_digest(bands, alpha, turn, transparent)
+        notes += _sixteen_bit_notes(bands, transparent, sixteen_bit_max)
+        image = _eight_bits(bands, alpha, transparent, sixteen_bit_max)
     return encode(image, shrunk(image.size), turn, parsed.icc, notes, digest=digest)
 
 
-def _eight_bits(image: Image.Image, transparent: int | None) -> Image.Image:
-    """16-bit grey scaled, on white where it is transparent. Pillow's own conversion clips it to white."""
-    data = image.tobytes()  # The low byte comes first.
-    low, high = (Image.frombytes('L', image.size, data[place::2]) for place in (0, 1))
-    if transparent is not None:  # One grey, which only both of its bytes tell from the others.
-        mask = ImageChops.darker(low.point(_only(transparent & 255)), high.point(_only(transparent >> 8)))
-        high.paste(255, mask=mask)
-    return high
+# ---- 16 bits a band ----
+
+
+def _sixteen_bit_bands(image: Image.Image, parsed: png.Png) -> tuple[list[Image.Image], Image.Image | None]:
+    """The bands of colour with both of their bytes, and the high bytes of what says how opaque it is.
+
+    Of grey alone Pillow reads both bytes, of everything else the high ones; a decoder told that they stand in
+    the other order reads the low ones.
+    """
+    if parsed.samples == 1:
+        grey = image.convert('I;16')
+        grey.info = {}  # Else it goes with all that is made of it, and 8 bits are looked through for a 16-bit value.
+        return [grey], None
+    again = _open(parsed.critical, 'PNG')
+    again.tile = [tile._replace(args=LOW_BYTES[parsed.samples]) for tile in again.tile]
+    _load(again)
+    if parsed.samples == 2:
+        high, low, alpha, _ = again.split()
+        return [_sixteen_bits(low, high)], alpha
+    bands = [_sixteen_bits(low, high) for low, high in zip(again.split()[:3], image.split()[:3], strict=True)]
+    return bands, image.getchannel('A') if parsed.samples == 4 else None
+
+
+def _sixteen_bits(low: Image.Image, high: Image.Image) -> Image.Image:
+    return Image.frombytes('I;16', low.size, Image.merge('LA', (low, high)).tobytes())
+
+
+def _eight_bits(
+    bands: list[Image.Image], alpha: Image.Image | None, transparent: tuple[int, ...], white: int
+) -> Image.Image:
+    """Scaled so that the value `white` comes out white; so does the one value that is `transparent`, as on white."""
+    wide = [band.convert('I') for band in bands]
+    scaled = [band.point(_scale(white), 'L') for band in wide]
+    if transparent:
+        masks = [band.point(_only(value), 'L') for band, value in zip(wide, transparent, strict=True)]
+        for band in scaled:
+            band.paste(255, mask=functools.reduce(ImageChops.darker, masks))
+    opaque = {1: 'L', 3: 'RGB'}[len(scaled)]
+    return Image.merge(opaque, scaled) if alpha is None else Image.merge(opaque + 'A', (*scaled, alpha))
+
+
+@functools.lru_cache(maxsize=2)
+def _scale(white: int) -> list[int]:
+    """For `Image.point`: the 8 bits of each 16-bit value. With 65,535 as white they are its high byte."""
+    return [min(255, value * 256 // (white + 1)) for value in range(1 << 16)]
 
 
 def _only(value: int) -> list[int]:
-    """For `Image.point`: 255 where a byte has this value."""
-    return [255 * (other == value) for other in range(256)]
+    """For `Image.point`: 255 where a band has this value."""
+    return [255 * (other == value) for other in range(1 << 16)]
+
+
+def _sixteen_bit_notes(bands: list[Image.Image], transparent: tuple[int, ...], white: int) -> list[str]:
+    highest = max(band.getextrema()[1] for band in bands)
+    notes = ['scaled_to_8_bit'] + ['alpha_flattened'] * bool(transparent) + ['clipped_16_bit'] * (highest > white)
+    if highest and _scale(white)[highest] < DARK_LEVELS:
+        notes += ['dark_16_bit', f'uses_{highest.bit_length()}_of_16_bits']
+    return notes
+
+
+def _sixteen_bit_digest(bands: list[Image.Image], alpha: Image.Image | None, turn, transparent: tuple) -> bytes:
+    """Of all bits: many pictures may come out as one black."""
+    digests = [_pixel_digest(band, turn) for band in (bands if alpha is None else [*bands, alpha])]
+    return hashlib.sha256(b''.join(digests) + repr(transparent).encode()).digest()
 
 
 def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:

@@ -20,7 +20,8 @@ MOST_ICC_BYTES = 1 << 22
 class Png:
     height: int
     width: int
-    depth: int
+    depth: int  # Bits a sample.
+    samples: int  # Of a pixel: grey, grey and alpha, colours, colours and alpha; 1 with a palette too.
     exif: bytes | None  # A TIFF structure.
     icc: bytes | None
     animated: bool
@@ -49,7 +50,7 @@ def parse(data: bytes) -> Png:
             others.setdefault(kind, body)
     width, height, depth, colour, interlaced = header
     return Png(
-        height, width, depth, exif=others.get(b'eXIf'), icc=_icc(others.get(b'iCCP')),
+        height, width, depth, SAMPLES[colour], exif=others.get(b'eXIf'), icc=_icc(others.get(b'iCCP')),
         animated=b'acTL' in others, critical=b''.join(kept),
         raw_bytes=_raw_bytes(width, height, depth * SAMPLES[colour], interlaced),
     )

@@ -24,7 +24,9 @@ SCHEMA_VERSION = 1
 BACKGROUND = 'background'
 MANIFEST, LABELS, SKIPPED = 'dataset.json', 'labels.txt', 'skipped.csv'
 SHARD_NAME = re.compile(r'[a-z]+-[0-9]{5}-of-[0-9]{5}')
-TREATED_BY = {'max_side': 0, 'short_side': 0, 'max_bytes': 1, 'max_pixels': 1}  # The least that each may be.
+TREATED_BY = {  # The least that each may be.
+    'max_side': 0, 'short_side': 0, 'sixteen_bit_max': 1, 'max_bytes': 1, 'max_pixels': 1,
+}
 GZIP = b'\x1f\x8b'
 BUILD_AGAIN = 'Run `finetune build` again (from a checkout: python -m tools.build_tfrecords).'
 

@@ -149,7 +149,11 @@ def chunk(kind: bytes, body: bytes, crc: int | None = None) -> bytes:
 
 
 def grey_png(width: int, height: int, depth: int, rows: bytes, interlaced: int = 0, crc: int | None = None) -> bytes:
-    header = struct.pack('>IIBBBBB', width, height, depth, 0, 0, 0, interlaced)
+    return raw_png(width, height, depth, 0, rows, interlaced, crc)
+
+
+def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes, interlaced: int = 0, crc=None) -> bytes:
+    header = struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, interlaced)
     return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows), crc)
             + chunk(b'IEND', b''))
 
@@ -173,6 +177,61 @@ def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
     picture = gate.admit(grey_png(256, 32, 16, rows))
     assert looks_like(picture, Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (32, 1))))
     assert 'scaled_to_8_bit' in picture.notes
+
+
+def deep_png(values: np.ndarray, orientation: int = 1) -> bytes:
+    """Of 16 bits: [h, w, 1 to 4], grey, grey and alpha, colours, colours and alpha."""
+    height, width, samples = values.shape
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
+    data = raw_png(width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[samples], rows)
+    return data[:33] + chunk(b'eXIf', exif(orientation).removeprefix(b'Exif\0\0')) + data[33:]
+
+
+@pytest.mark.parametrize('samples', [1, 2, 3, 4])
+@pytest.mark.parametrize('interlaced', [0, 1])
+def test_values_of_16_bits_keep_the_levels_that_they_have(samples, interlaced):
+    """Depth, X-ray and thermal pictures use a part of the range: 12 bits kept 16 levels, and a picture was black."""
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8, samples))
+    if samples in (2, 4):
+        values[..., -1] = 65_535
+    data = deep_png(values)
+    if interlaced:
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+        rows = b''.join(b'\0' + row.astype('>u2').tobytes() for left, top, across, down in passes
+                        for row in values[top::down, left::across])
+        data = raw_png(8, 8, 16, data[25], rows, interlaced=1)
+    picture = gate.admit(data, format='PNG', sixteen_bit_max=4095)
+    expected = np.broadcast_to(values[..., :3] if samples > 2 else values[..., :1], (8, 8, 3)) >> 4
+    np.testing.assert_array_equal(pixels(picture.encoded), expected)
+    assert 'scaled_to_8_bit' in picture.notes and 'dark_16_bit' not in picture.notes
+
+
+@pytest.mark.parametrize(('highest', 'white', 'noted'), [
+    (166, 65_535, {'dark_16_bit', 'uses_8_of_16_bits'}), (4095, 65_535, {'dark_16_bit', 'uses_12_of_16_bits'}),
+    (8191, 65_535, {'dark_16_bit', 'uses_13_of_16_bits'}), (8192, 65_535, set()), (65_535, 65_535, set()),
+    (4095, 4095, set()), (166, 4095, {'dark_16_bit', 'uses_8_of_16_bits'}), (4096, 4095, {'clipped_16_bit'}),
+    (0, 65_535, set()),
+])
+@pytest.mark.parametrize('samples', [1, 3])
+def test_a_picture_of_16_bits_that_comes_out_nearly_black_or_too_bright_is_noted(highest, white, noted, samples):
+    values = np.zeros((4, 4, samples), int)
+    values[2, 2, -1] = highest
+    notes = gate.admit(deep_png(values), sixteen_bit_max=white).notes
+    assert {note for note in notes if '16_bit' in note} == noted
+
+
+def test_what_is_brighter_than_white_is_white():
+    values = np.array([[[0], [4095], [4096], [65_535]]] * 4)
+    assert pixels(gate.admit(deep_png(values), format='PNG', sixteen_bit_max=4095).encoded)[0, :, 0].tolist() == [
+        0, 255, 255, 255]
+
+
+def test_the_transparent_colour_of_16_bits_becomes_white_and_one_that_is_nearly_it_stays():
+    values = np.array([[[512, 0, 7], [512, 0, 8], [513, 0, 7], [25_600, 0, 7]]] * 4)
+    data = deep_png(values)
+    picture = gate.admit(data[:33] + chunk(b'tRNS', struct.pack('>HHH', 512, 0, 7)) + data[33:], format='PNG')
+    assert pixels(picture.encoded)[0].tolist() == [[255, 255, 255], [2, 0, 0], [2, 0, 0], [100, 0, 0]]
+    assert 'alpha_flattened' in picture.notes
 
 
 def test_what_is_transparent_becomes_white_and_hidden_colours_stay_hidden():
@@ -405,11 +464,19 @@ def test_how_a_picture_is_stored_does_not_decide_which_it_is(original):
 
 def test_pictures_of_16_bits_that_all_come_out_black_are_not_one():
     def dark(value: int) -> bytes:
-        return grey_png(2, 2, 16, 2 * struct.pack('>BHH', 0, value, 0))
+        return deep_png(np.array([[[value], [0]]] * 2))
 
     assert gate.admit(dark(1), format='PNG').encoded == gate.admit(dark(2), format='PNG').encoded
     assert digest(dark(1)) != digest(dark(2))
+    assert digest(dark(1)) == digest(dark(1), sixteen_bit_max=100)
     assert digest(dark(1)) == digest(dark(1)[:33] + chunk(b'tEXt', b'a\0b') + dark(1)[33:])
+
+
+@pytest.mark.parametrize('samples', [1, 2, 3, 4])
+def test_a_sideways_picture_of_16_bits_is_the_upright_one(samples):
+    values = np.random.default_rng(0).integers(0, 65_536, (4, 6, samples))
+    turned = np.rot90(values, -1)
+    assert digest(deep_png(turned, orientation=8)) == digest(deep_png(values)) != digest(deep_png(turned))
 
 
 # ---- files ----

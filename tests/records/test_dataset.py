@@ -176,6 +176,7 @@ def test_verify_names_the_shard_whose_bytes_are_others(tmp_path):
     (lambda content: content.update(format='TIFF'), "format='TIFF'"),
     (lambda content: content.update(stored_by={'short_side': -1}), 'short_side=-1'),
     (lambda content: content.update(stored_by={'max_pixels': float('inf')}), 'max_pixels=inf'),
+    (lambda content: content.update(stored_by={'sixteen_bit_max': 0}), 'sixteen_bit_max=0'),
     (lambda content: content.update(stored_by=[]), 'not written by this program'),
 ])
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, change, expected):
@@ -187,7 +188,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, change, expecte
 def test_the_treatment_is_what_the_build_was_told_and_of_older_records_what_they_say(tmp_path):
     directory = write_records(tmp_path / 'r')
     assert dataset.open_records(directory).treatment == {'format': 'JPEG'}
-    told = {'max_side': 0, 'short_side': 299, 'max_bytes': 5000, 'max_pixels': 200_000_000}
+    told = {'max_side': 0, 'short_side': 299, 'max_bytes': 5000, 'max_pixels': 200_000_000,
+            'sixteen_bit_max': 4095}
     stored_by = told | {'source': 'folders', 'recursive': True}
     change_manifest(directory, lambda content: content.update(stored_by=stored_by))
     assert dataset.open_records(directory).treatment == {'format': 'JPEG', **told}

@@ -154,12 +154,14 @@ class FolderLoader:
     limits: gate.Limits = gate.DEFAULT_LIMITS
     max_side: int = 0
     short_side: int = 0
+    sixteen_bit_max: int = gate.SIXTEEN_BIT_MAX
     follow_symlinks: bool = True
     format = 'JPEG'
 
     def load(self, key: bytes) -> Loaded:
         data = gate.read(os.path.join(self.directory, key), self.limits, self.follow_symlinks)
-        picture = gate.admit(data, self.limits, self.max_side, self.short_side)
+        picture = gate.admit(
+            data, self.limits, self.max_side, self.short_side, self.format, self.sixteen_bit_max)
         as_named = gate.sniff(data) == SUFFIXES[_suffix(key)]
         notes = picture.notes if as_named else (*picture.notes, 'suffix_mismatch')
         return Loaded(picture.encoded, picture.height, picture.width, picture.digest, notes)
