@@ -189,6 +189,7 @@ def _admit_jpeg(data: bytes, limits: Limits, shrunk, encode) -> Picture:
         raise Reject('unsupported_coding', f'{parsed.rare_coding} JPEG')
     turn = UPRIGHT.get(jpeg.orientation(parsed.exif))
     notes = ['first_frame'] * parsed.pictures_follow + ['converted_to_rgb'] * (parsed.components != 3)
+    notes += ['stray_bytes'] * bool(parsed.stray_bytes)
     image = _open(parsed.stripped, 'JPEG')
     converted = _to_srgb(parsed.icc, image.mode) is not None
     plain = parsed.components != 4 and turn is None and not converted

@@ -17,8 +17,11 @@ SOF_OTHER = {
 }
 JFIF = b'\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0'  # Without a density or a small picture, which tools add and change.
 SHORTEST_JFIF = 14  # Bytes; decoders pass over a shorter one.
+# What one segment of metadata leaves behind whose length is wrong. Decoders have no limit; more is no JPEG any longer.
+MOST_STRAY_BYTES = 1 << 16
 MOST_SCANS = 200  # A progressive JPEG has about 10. Each costs a walk over the whole picture.
 
+_MARKER = re.compile(rb'\xff[^\0\xff]')  # Any number of FF may fill the space before one; FF 00 is none.
 _END_OF_SCAN = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')  # In a scan, FF is followed by 00 or a restart marker.
 
 
@@ -31,6 +34,7 @@ class Jpeg:
     rare_coding: str | None  # 'arithmetic', …: what many decoders cannot read; what follows is then empty.
     exif: bytes | None  # A TIFF structure.
     icc: bytes | None
+    stray_bytes: int  # Between the segments, where decoders pass over them.
     pictures_follow: bool  # An MPO: more pictures stand behind the first.
     stripped: bytes  # Frame, tables and scans; of the metadata only what says how the components are coloured.
 
@@ -45,10 +49,13 @@ class _Frame:
 
 def parse(data: bytes) -> Jpeg:
     """Walks from marker to marker to the end of the picture. Raises Reject where a marker or a byte is missing."""
-    kept, frame, scans, position = [b'\xff\xd8'], None, 0, 2
+    kept, frame, scans, stray_bytes, position = [b'\xff\xd8'], None, 0, 0, 2
     metadata: list[tuple[int, bytes]] = []
     while True:
-        marker, position = _marker(data, position)
+        marker, passed_over, position = _marker(data, position)
+        stray_bytes += passed_over
+        if stray_bytes > MOST_STRAY_BYTES:
+            raise Reject('corrupt', f'{stray_bytes} bytes between the segments of a JPEG')
         if marker == EOI:
             break
         if marker in RESTARTS or marker == TEM:
@@ -58,7 +65,7 @@ def parse(data: bytes) -> Jpeg:
             frame = _frame(body)
         elif marker in SOF_OTHER:
             return Jpeg(**vars(_frame(body)), rare_coding=SOF_OTHER[marker], exif=None, icc=None,
-                        pictures_follow=False, stripped=b'')
+                        stray_bytes=stray_bytes, pictures_follow=False, stripped=b'')
         elif marker == SOS:
             scans += 1
             end = _end_of_scan(data, end)
@@ -77,7 +84,7 @@ def parse(data: bytes) -> Jpeg:
         raise Reject('corrupt', f'{scans} scans; a progressive JPEG has about 10')
     return Jpeg(
         **vars(frame), rare_coding=None, exif=_exif(metadata), icc=_icc(metadata),
-        pictures_follow=any(body.startswith(b'MPF\0') for _, body in metadata),
+        stray_bytes=stray_bytes, pictures_follow=any(body.startswith(b'MPF\0') for _, body in metadata),
         stripped=b''.join(kept) + b'\xff\xd9',
     )
 
@@ -97,16 +104,14 @@ def orientation(exif: bytes | None) -> int:
     return 1
 
 
-def _marker(data: bytes, position: int) -> tuple[int, int]:
-    """The marker at the position and where its segment begins."""
-    try:
-        if data[position] != 0xFF:
-            raise Reject('corrupt', f'no JPEG marker at byte {position}')
-        while data[position] == 0xFF:  # Any number of FF may fill the space before a marker.
-            position += 1
-        return data[position], position + 1
-    except IndexError:
-        raise Reject('truncated', f'the JPEG ends after {len(data)} bytes without an end marker') from None
+def _marker(data: bytes, position: int) -> tuple[int, int, int]:
+    """The next marker, how many bytes stand before it that belong to nothing, and where its segment begins."""
+    match = _MARKER.search(data, position)
+    if match:
+        return match[0][1], len(data[position:match.start()].rstrip(b'\xff')), match.end()
+    if data[position:].strip(b'\xff'):
+        raise Reject('corrupt', f'no JPEG marker at byte {position}')
+    raise Reject('truncated', f'the JPEG ends after {len(data)} bytes without an end marker')
 
 
 def _segment(data: bytes, marker: int, position: int) -> tuple[bytes, int]:

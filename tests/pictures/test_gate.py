@@ -134,6 +134,37 @@ def test_a_picture_cut_short_anywhere_is_rejected(data):
     assert not admitted
 
 
+def segments(data: bytes) -> list[int]:
+    """Where each begins, up to the one before the compressed data."""
+    places, position = [], 2
+    while data[position + 1] != 0xDA:
+        places.append(position)
+        position += 2 + int.from_bytes(data[position + 2:position + 4], 'big')
+    return [*places, position]
+
+
+@pytest.mark.parametrize('stray', [b'\0', b'\0\0\0\0', b'Photo\xff\0shop', bytes(60_000)])
+def test_bytes_that_belong_to_nothing_between_segments_cost_no_picture(stray):
+    for position in segments(jpeg()):
+        picture = gate.admit(jpeg()[:position] + stray + jpeg()[position:])
+        assert (picture.encoded, picture.digest) == (jpeg(), gate.admit(jpeg()).digest)
+        assert picture.notes == ('stray_bytes',)
+
+
+def test_any_number_of_fill_bytes_before_a_marker_is_as_it_should_be():
+    picture = gate.admit(jpeg()[:20] + 100_000 * b'\xff' + jpeg()[20:])
+    assert (picture.encoded, picture.notes) == (jpeg(), ())
+    started = time.monotonic()
+    assert reason(jpeg()[:20] + (10 << 20) * b'\xff' + b'\0') == 'corrupt'
+    assert time.monotonic() - started < 1
+
+
+def test_what_holds_more_noise_than_a_wrong_length_leaves_behind_is_no_jpeg():
+    for position in segments(jpeg()):
+        assert reason(jpeg()[:position] + bytes(70_000) + jpeg()[position:]) == 'corrupt'
+    assert reason(jpeg()[:20] + bytes(5000)) == 'corrupt'
+
+
 def test_the_scans_of_an_endless_progressive_jpeg_are_not_decoded():
     data = jpeg(progressive=True)
     scan = data[data.rindex(b'\xff\xda'):-2]
