@@ -12,6 +12,7 @@ import errno
 import functools
 import hashlib
 import io
+import itertools
 import os
 import stat
 from collections.abc import Callable
@@ -41,6 +42,7 @@ UPRIGHT = {  # What undoes each EXIF orientation.
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SAME_COLOUR_LEVELS = 2  # True sRGB profiles of other makers differ so little, by rounding.
 PROFILE_SPACES = {'RGB': 'RGB', 'L': 'GRAY', 'CMYK': 'CMYK'}  # Pillow's mode: the space that a profile names.
 
 FORMATS = {  # The first bytes of what is read here.
@@ -433,10 +435,19 @@ def _to_srgb(icc: bytes | None, mode: str) -> Callable[[Image.Image], Image.Imag
 
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        name = (profile.profile.profile_description or '').lower()
-        if 'srgb' in name or profile.profile.xcolor_space.strip() != PROFILE_SPACES[mode]:
+        if profile.profile.xcolor_space.strip() != PROFILE_SPACES[mode]:
             return None
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile('sRGB'), mode, 'RGB')
+        converted = ImageCms.applyTransform(_test_colours(mode), transform)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
+    changes = ImageChops.difference(_test_colours(mode).convert('RGB'), converted).getextrema()
+    if max(most for _, most in changes) <= SAME_COLOUR_LEVELS:
+        return None
     return functools.partial(ImageCms.applyTransform, transform=transform)
+
+
+def _test_colours(mode: str) -> Image.Image:
+    """All mixtures of six levels, to see what a profile does to colours; its name may say something else."""
+    mixtures = itertools.product(range(0, 256, 51), repeat=3)
+    return Image.frombytes('RGB', (6 ** 3, 1), bytes(itertools.chain(*mixtures))).convert(mode)

@@ -117,6 +117,18 @@ def test_colours_are_what_the_profile_says_and_not_what_the_numbers_say():
     assert 'converted_to_srgb' in picture.notes
 
 
+@pytest.mark.parametrize('name', ['sRGB', 'odd!'])
+def test_a_linear_profile_is_converted_and_a_true_srgb_one_changes_nothing_whatever_they_are_called(name):
+    renamed = SRGB.replace('sRGB'.encode('utf-16-be'), name.encode('utf-16-be'))
+    curve = renamed.index(b'para') + 12
+    linear = renamed[:curve] + struct.pack('>5i', 1 << 16, 1 << 16, 0, 1 << 16, 0) + renamed[curve + 20:]
+    grey = Image.new('RGB', SIZE, (55, 55, 55))
+    converted = gate.admit(jpeg(grey, icc_profile=linear))
+    assert pixels(converted.encoded).mean() == pytest.approx(128, abs=2)
+    assert 'converted_to_srgb' in converted.notes
+    assert gate.admit(jpeg(icc_profile=renamed)).encoded == jpeg()
+
+
 def test_a_profile_of_noise_is_dropped():
     assert gate.admit(jpeg(icc_profile=random.Random(0).randbytes(70_000))).encoded == jpeg()
 
