@@ -1,5 +1,7 @@
 """A PNG file's chunks, checked: decoders pass over wrong checksums and missing rows, which come out black."""
 
+import binascii
+import contextlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ ADAM7 = (  # The seven passes of an interlaced picture: first column and row, st
 )
 PIECE_BYTES = 1 << 20
 MOST_ICC_BYTES = 1 << 22
+MOST_TEXT_BYTES = 1 << 18  # In hexadecimal, more than the 64 KiB that the EXIF of a JPEG has at most.
+RAW_EXIF = (b'Raw profile type exif\0', b'Raw profile type APP1\0')  # The latter of older versions.
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,14 @@ def parse(data: bytes) -> Png:
         ended = kind == b'IEND'
         if kind in (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND'):
             kept.append(whole)
+        elif kind in (b'tEXt', b'zTXt'):
+            texts = (name for name in RAW_EXIF if body.startswith(name))
+            others.update((kind + name, body) for name in texts if kind + name not in others)
         else:
             others.setdefault(kind, body)
     width, height, depth, colour, interlaced = header
     return Png(
-        height, width, depth, SAMPLES[colour], exif=others.get(b'eXIf'), icc=_icc(others.get(b'iCCP')),
+        height, width, depth, SAMPLES[colour], exif=_exif(others), icc=_icc(others.get(b'iCCP')),
         animated=b'acTL' in others, critical=b''.join(kept),
         raw_bytes=_raw_bytes(width, height, depth * SAMPLES[colour], interlaced),
     )
@@ -110,9 +117,30 @@ def _raw_bytes(width: int, height: int, bits: int, interlaced: int) -> int:
 
 def _icc(body: bytes | None) -> bytes | None:
     """The colour profile: a name, a zero, a method, then a deflated profile."""
-    if not body:
-        return None
+    return _inflated(body.partition(b'\0')[2][1:], MOST_ICC_BYTES) or None if body else None
+
+
+def _exif(others: dict[bytes, bytes]) -> bytes | None:
+    """Of its own chunk, or of a text in hexadecimal, in which ImageMagick keeps what it found in other files."""
+    if b'eXIf' in others:
+        return others[b'eXIf']
+    for name in RAW_EXIF:
+        if lines := _text(others, name).split():
+            digits = b''.join(lines[2:])  # After its kind and its length.
+            with contextlib.suppress(ValueError):
+                return binascii.unhexlify(digits[:len(digits) // 2 * 2]).removeprefix(b'Exif\0\0')
+    return None
+
+
+def _text(others: dict[bytes, bytes], name: bytes) -> bytes:
+    """The beginning of what a chunk of this name holds; it may be deflated, and inflate to anything."""
+    if deflated := others.get(b'zTXt' + name):
+        return _inflated(deflated[len(name) + 1:], MOST_TEXT_BYTES)  # One byte more names the method.
+    return others.get(b'tEXt' + name, b'')[len(name):MOST_TEXT_BYTES]
+
+
+def _inflated(data: bytes, most: int) -> bytes:
     try:
-        return zlib.decompressobj().decompress(body.partition(b'\0')[2][1:], MOST_ICC_BYTES) or None
+        return zlib.decompressobj().decompress(data, most)
     except zlib.error:
-        return None
+        return b''

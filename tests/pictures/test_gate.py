@@ -214,6 +214,35 @@ def test_a_damaged_text_in_a_png_does_not_cost_the_picture():
     assert looks_like(gate.admit(data[:33] + chunk(b'tEXt', b'a\0b', crc=1) + data[33:]), PLAIN)
 
 
+def raw_profile(profile: bytes, name: bytes = b'exif') -> bytes:
+    """As ImageMagick writes what it has no chunk for."""
+    lines = [profile.hex()[start:start + 72].encode() for start in range(0, 2 * len(profile), 72)]
+    return b'\n%s\n%8d\n%s\n' % (name, len(profile), b'\n'.join(lines))
+
+
+@pytest.mark.parametrize('deflated', [False, True])
+@pytest.mark.parametrize(('name', 'start'), [(b'exif', b'Exif\0\0'), (b'exif', b''), (b'APP1', b'Exif\0\0')])
+def test_a_png_that_imagemagick_made_of_a_sideways_photo_is_stored_upright(deflated, name, start):
+    text = raw_profile(start + exif(6).removeprefix(b'Exif\0\0'), name)
+    text = chunk(b'zTXt', b'Raw profile type %s\0\0' % name + zlib.compress(text)) if deflated else \
+        chunk(b'tEXt', b'Raw profile type %s\0' % name + text)
+    data = png(PLAIN.transpose(TURNED_BY[6]))
+    picture = gate.admit(data[:33] + chunk(b'tEXt', b'Comment\0first') + text + data[33:])
+    assert looks_like(picture, PLAIN)
+    assert 'exif_rotated' in picture.notes
+
+
+def test_a_text_in_a_png_that_is_no_exif_or_inflates_to_gigabytes_costs_neither_the_picture_nor_time():
+    endless = zlib.compress(b'\nexif\n 6\n' + bytes(64 << 20))
+    started = time.monotonic()
+    for kind, text in ((b'tEXt', b''), (b'tEXt', b'\nexif\n 3\nzzz'), (b'tEXt', b'\n\n4d4'), (b'zTXt', b'\0noise'),
+                       (b'zTXt', b''), (b'zTXt', b'\0' + endless), (b'tEXt', b'\nexif\n 5\n' + b'4d4d' * 100_000)):
+        bad = 50 * chunk(kind, b'Raw profile type exif\0' + text)
+        picture = gate.admit(png()[:33] + bad + png()[33:])
+        assert picture.encoded == gate.admit(png()).encoded
+    assert time.monotonic() - started < 2
+
+
 def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
     ramp = np.tile(np.arange(256, dtype='>u2') * 257, (32, 1))
     rows = b''.join(b'\0' + row.tobytes() for row in ramp)
