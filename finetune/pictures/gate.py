@@ -5,6 +5,7 @@ known from the header before any decoder runs; every picture is decoded to its l
 already upright keeps its compressed bytes, without metadata and without what follows its end. Everything else
 is encoded again: turned, on white where it is transparent, with 8 bits, in sRGB (a colour profile of another
 kind is converted; one that makes no sense is dropped). Beside records without loss, that second encoding is PNG.
+A digest says which picture it is, of files that differ only in what is not seen.
 """
 
 
