@@ -9,6 +9,7 @@ demo: $(VENV)/ready
 
 test: lint
 	$(VENV)/bin/python -m pytest
+	TF_ENABLE_ONEDNN_OPTS=0 $(VENV)/bin/python -m pytest -m kernels
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -136,7 +136,7 @@ def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
         data, flags.subset, run.recipe.image_size, run.recipe.crop_fraction, flags.batch_size,
         flags.num_preprocess_threads)
     pictures = pictures.take(-(-count // flags.batch_size))
-    logits_of = engines.function(loaded.model, _engine(flags, run, strategy))
+    logits_of = engines.frozen(loaded.model, _engine(flags, run, strategy), strategy.num_replicas_in_sync)
     try:
         with Progress('Evaluating', count, 'pictures') as progress:
             outputs = inference.outputs(logits_of, pictures, strategy, progress.advance)

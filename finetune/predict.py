@@ -199,7 +199,7 @@ def answerable(run: Run) -> dict[int, str]:
 
 def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
     """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
-    logits_of = engines.function(model, _engine(flags, run))
+    logits_of = engines.frozen(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or machine.cores()
     treatment = run.records.get('treatment', {})  # Older runs do not say.

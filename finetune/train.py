@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from finetune.console import command, signals
+from finetune.console import command, machine, signals
 from finetune.console.errors import Error, Stopped, UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress, printable, say, warn
@@ -279,7 +279,9 @@ def _open_run(directory: Path, flags: SimpleNamespace, data) -> Run:
                         'Use another --train_dir.')
         if flags.pretrained:
             say(f'--pretrained is not used: {printable(directory)} has a checkpoint')
-        run.change(recipes.extend(run.recipe, typed, split.records), _remembered(data, split))
+        kernels = machine.kernels()
+        _say_if_kernels_change(run, kernels)
+        run.change(recipes.extend(run.recipe, typed, split.records), _remembered(data, split), kernels)
         return run
     split = data.split(flags.subset)
     if sum(count > 0 for count in split.per_class) < 2:
@@ -287,6 +289,12 @@ def _open_run(directory: Path, flags: SimpleNamespace, data) -> Run:
                     'there is nothing to tell apart.')
     recipe = recipes.plan(typed, pretrained.network(typed.get('pretrained', '')), split.records)
     return Run.create(directory, recipe, data.labels, _remembered(data, split))
+
+
+def _say_if_kernels_change(run: Run, kernels: str) -> None:
+    if run.kernels not in (kernels, None):
+        say(f'This run was trained with {run.kernels} kernels and goes on with {kernels}, which round otherwise: it '
+            'will be as good, not to the last bit what it would have been (TF_ENABLE_ONEDNN_OPTS chooses, on a CPU).')
 
 
 def _remembered(data, split) -> dict:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from finetune.console.lazy import tf
 
+FEATURES = ('avx', 'avx2', 'fma', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'avx_vnni', 'amx_bf16', 'amx_int8')
+CPUINFO = Path('/proc/cpuinfo')
 PACKAGES = ('finetune', 'tensorflow', 'keras', 'numpy', 'scipy', 'pillow', 'openvino')
 
 
@@ -16,13 +18,23 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def kernels() -> str:
+    """Whose arithmetic TensorFlow computes with. Others round otherwise: the same bits come from the same kernels."""
+    if tf.config.list_physical_devices('GPU'):
+        return 'CUDA'
+    asked = os.environ.get('TF_ENABLE_ONEDNN_OPTS', '').lower()
+    return {'1': 'oneDNN', 'true': 'oneDNN', '0': 'Eigen', 'false': 'Eigen'}.get(asked, "TensorFlow's choice")
+
+
 def describe() -> dict:
-    """{'processor', 'cores', 'memory_gib', 'gpus', 'system'}"""
+    """{'processor', 'features', 'kernels', 'cores', 'memory_gib', 'gpus', 'system'}"""
     gpus = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name)
             for gpu in tf.config.list_physical_devices('GPU')]
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     return {
         'processor': _processor(),
+        'features': _features(),
+        'kernels': kernels(),
         'cores': cores(),
         'memory_gib': round(memory / 2**30, 1),
         'gpus': gpus,
@@ -31,10 +43,19 @@ def describe() -> dict:
 
 
 def _processor() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.machine()
+    return _told_by_linux('model name') or platform.machine()
+
+
+def _features() -> list[str]:
+    """Of what makes products of matrices fast, what this processor has; empty where the system does not say."""
+    there = _told_by_linux('flags').split()
+    return [feature for feature in FEATURES if feature in there]
+
+
+def _told_by_linux(name: str) -> str:
+    """Of the first processor in /proc/cpuinfo; '' where it is not told."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith(name)), '')
 
 
 def versions() -> dict:

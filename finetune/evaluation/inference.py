@@ -21,6 +21,8 @@ def outputs(
     """Runs `logits_of` (see `engines.function`) over a finite dataset; `advance` hears the size of every batch."""
     strategy = strategy or tf.distribute.get_strategy()
     towers = strategy.num_replicas_in_sync
+    if towers > 1:
+        logits_of = _of_any_share(logits_of)
 
     def tower_outputs(batch):
         return strategy.run(lambda part: (part['label'], logits_of(part['image']), part['filename']), args=(batch,))
@@ -35,6 +37,19 @@ def outputs(
             filenames.extend(tower_filenames.numpy())
             advance(len(tower_labels))
     return Outputs(np.concatenate(labels), np.concatenate(logits), filenames)
+
+
+def _of_any_share(logits_of: Callable) -> Callable:
+    """The same, also for the share of a tower that the last batch has no picture left for.
+
+    Not every network runs on nothing, nor do all kernels; so there it runs on a black picture, whose answer is dropped.
+    """
+    def logits(images):
+        count = tf.shape(images)[0]
+        black = tf.zeros((1, *images.shape[1:]), images.dtype)
+        return logits_of(tf.cond(count > 0, lambda: images, lambda: black))[:count]
+
+    return logits
 
 
 def _per_tower(strategy, parts: tuple) -> zip:

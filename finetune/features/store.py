@@ -254,7 +254,7 @@ def _announce(wanted: Wanted, place: Path, done: int) -> None:
 
 def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray]:
     """The rows of the file from record `done` on, some at a time."""
-    outputs_of = engines.function(wanted.parts.frozen, wanted.engine)
+    outputs_of = engines.frozen(wanted.parts.frozen, wanted.engine)
     pictures = batches.of_all_views(
         wanted.records, wanted.split, wanted.image_size, wanted.crop_fraction, wanted.views, wanted.distortion,
         wanted.seed, max(1, PASS_BATCH // wanted.views), first_record=done, threads=threads)

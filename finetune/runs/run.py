@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from finetune.console import machine
 from finetune.console.errors import Error, UsageError
 from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
@@ -88,7 +89,7 @@ class Run:
         names = ''.join(f'{label}\n' for label in labels[1:])
         write_atomically(directory / 'labels.txt', names.encode())
         versions = {name: metadata.version(name) for name in ('tensorflow', 'keras', 'numpy')}
-        facts = {'labels': list(labels), 'records': records, 'versions': versions}
+        facts = {'labels': list(labels), 'records': records, 'kernels': machine.kernels(), 'versions': versions}
         _write_facts(directory / 'recipe.json', recipe, facts)
         return cls(directory)
 
@@ -127,9 +128,14 @@ class Run:
         """
         return self._facts['records']
 
-    def change(self, recipe: recipes.Recipe, records: dict) -> None:
-        if (recipe, records) != (self.recipe, self.records):
-            _write_facts(self._file, recipe, self._facts | {'records': records})
+    @property
+    def kernels(self) -> str | None:
+        """`machine.kernels` of the training that went on last; None of runs of old."""
+        return self._facts.get('kernels')
+
+    def change(self, recipe: recipes.Recipe, records: dict, kernels: str) -> None:
+        if (recipe, records, kernels) != (self.recipe, self.records, self.kernels):
+            _write_facts(self._file, recipe, self._facts | {'records': records, 'kernels': kernels})
             del self._facts
 
     # Checkpoints -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import shlex
 
+from finetune.console import machine
 from finetune.console.lazy import tf
 from finetune.console.terminal import printable, say
 from finetune.models import cuts, zoo
@@ -33,7 +34,7 @@ def introduce(run: Run, state: State, data, strategy, start: list[str], parts: c
                       f'{recipe.aux_weight:g} times (--aux_weight)'] if extra else [])],
         **_about_length(recipe, parts),
         'Features': _about_features(recipe, state.model, parts),
-        'Device': [f'{towers.describe(strategy)} (--num_gpus)'],
+        'Device': [f'{towers.describe(strategy)} (--num_gpus), {machine.kernels()} kernels'],
         'Output': [f'{printable(run.directory)} (--train_dir)'],
     }
     for title, lines in rows.items():

@@ -1,6 +1,9 @@
 """What is said of the machine, on any system."""
 
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +32,25 @@ def test_the_cores_are_all_where_the_system_does_not_say_which(not_linux, monkey
 
 def test_a_number_is_published_there_too(not_linux):
     assert machine.describe()['cores'] == os.cpu_count()
+
+
+@pytest.mark.parametrize(('asked', 'kernels'), [(None, 'oneDNN'), ('0', 'Eigen'), ('1', 'oneDNN')])
+@pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='elsewhere TensorFlow chooses')
+def test_onednn_computes_on_every_x86_processor_unless_the_user_has_chosen(asked, kernels):
+    code = ('from finetune.console import machine; from finetune.console.lazy import tf; tf.constant(1); '
+            'print(machine.kernels(), machine.describe()["kernels"])')
+    environment = {name: value for name, value in os.environ.items() if name != 'TF_ENABLE_ONEDNN_OPTS'}
+    environment |= {'TF_ENABLE_ONEDNN_OPTS': asked} if asked else {}
+    told = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [kernels, kernels]
+
+
+def test_the_features_of_a_processor_are_told_where_linux_tells_them(tmp_path, monkeypatch):
+    (tmp_path / 'cpuinfo').write_text('model name\t: A 9\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name\t: B\n')
+    monkeypatch.setattr(machine, 'CPUINFO', tmp_path / 'cpuinfo')
+    assert (machine._processor(), machine._features()) == ('A 9', ['avx2', 'avx512_vnni'])
+    monkeypatch.setattr(machine, 'CPUINFO', tmp_path / 'none')
+    assert machine._processor() == platform.machine() and machine._features() == []
 
 
 def test_records_are_built_there_too(not_linux, tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 from finetune.console.errors import Error
 from finetune.features import regression
 
+pytestmark = pytest.mark.kernels
+
 
 def blobs(records: int, views: int = 1, classes: int = 3, channels: int = 8, spread: float = 1.0, seed: int = 0):
     """Features [n, views, c] around a centre for each class, on very different scales; labels 1..classes [n]."""
@@ -121,11 +123,13 @@ def test_what_many_classes_take_counts_in_what_is_too_much(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_solving_holds_the_features_in_memory_once_and_gives_it_back():
+    """TensorFlow's memory for oneDNN keeps it, for what TensorFlow does next: another head takes no more."""
     growth = """
 import os, resource
 from pathlib import Path
 import numpy as np
-from finetune import regression
+from finetune.console import machine
+from finetune.features import regression
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 labels = 1 + np.arange(40_000) % 2
@@ -134,9 +138,13 @@ features[:, 0, 0] += 10 * labels
 regression.fit(features[:100], labels[:100], 3, seed=1)
 before, held_before = peak(), held()
 regression.fit(features, labels, 3, seed=1)
-print((peak() - before) / (4 * features.size), (held() - held_before) / (4 * features.size))
+grown = peak() - before, held() - held_before
+regression.fit(features, labels, 3, seed=2)
+print(machine.kernels(), *(size / (4 * features.size) for size in (*grown, held() - held_before - grown[1])))
 """
     told = subprocess.run([sys.executable, '-c', growth], capture_output=True, text=True, check=True, timeout=120)
-    at_most, afterwards = map(float, told.stdout.split())
+    kernels, *sizes = told.stdout.split()
+    at_most, afterwards, by_another = map(float, sizes)
     assert at_most < 1.5  # Once, and what the solver needs.
-    assert afterwards < 0.3
+    assert afterwards < (1.3 if kernels == 'oneDNN' else 0.3)
+    assert by_another < 0.3

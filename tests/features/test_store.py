@@ -22,6 +22,8 @@ from finetune.runs.run import Run
 from tests import toy_net, toy_records
 from tests.test_train import assert_equal_variables, train_toy, variables
 
+pytestmark = pytest.mark.kernels
+
 HEAD_ONLY = ('--freeze_backbone', '--views=2')
 LAST_BLOCK = ('--trainable_from=last', '--views=3', '--dropout=0.5')
 

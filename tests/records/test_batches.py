@@ -10,6 +10,8 @@ from finetune.pictures.views import DISTORTIONS
 from finetune.records import batches, dataset
 from tests import toy_records
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):

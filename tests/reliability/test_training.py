@@ -8,6 +8,8 @@ import pytest
 from tests import toy_run
 from tools.torture import checkpoints, failures, trainings
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.mark.slow
 def test_a_training_killed_at_any_moment_goes_on_from_its_newest_checkpoint(tmp_path):

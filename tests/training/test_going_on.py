@@ -1,6 +1,7 @@
 """What a run leaves on the disk, and how the same command goes on from there."""
 
 import csv
+import json
 import os
 import signal
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from finetune.console import machine
 from finetune.models import zoo
 from finetune.models.averages import Averages
 from finetune.runs import recipe as recipes
@@ -16,6 +18,8 @@ from finetune.runs.state import State, build_model
 from finetune.training import journal
 from tests import toy_net, toy_records
 from tests.test_train import assert_equal_variables, train_toy, variables
+
+pytestmark = pytest.mark.kernels
 
 
 @pytest.fixture
@@ -29,6 +33,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, tmp_pat
     assert train_toy(data, tmp_path / 'parts', '--max_steps=3', *flags) == 0
     assert train_toy(data, tmp_path / 'parts', '--max_steps=6', *flags) == 0
     assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
+
+
+def test_going_on_with_other_kernels_is_allowed_said_and_remembered(data, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(machine, 'kernels', lambda: 'other')
+        assert train_toy(data, tmp_path / 'run', '--max_steps=1') == 0
+        assert 'trained with' not in capfd.readouterr().err
+    assert train_toy(data, tmp_path / 'run', '--max_steps=2') == 0
+    assert f'trained with other kernels and goes on with {machine.kernels()}' in capfd.readouterr().err
+    assert Run(tmp_path / 'run').kernels == machine.kernels()
+    assert train_toy(data, tmp_path / 'run', '--max_steps=3') == 0
+    assert 'trained with' not in capfd.readouterr().err
+
+
+def test_a_run_of_old_which_does_not_know_its_kernels_goes_on(data, tmp_path, capfd):
+    assert train_toy(data, tmp_path / 'run', '--max_steps=1') == 0
+    facts = json.loads((tmp_path / 'run/recipe.json').read_text())
+    del facts['kernels']
+    (tmp_path / 'run/recipe.json').write_text(json.dumps(facts))
+    assert train_toy(data, tmp_path / 'run', '--max_steps=2') == 0
+    assert 'trained with' not in capfd.readouterr().err
 
 
 @pytest.mark.slow

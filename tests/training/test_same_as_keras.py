@@ -18,6 +18,8 @@ from finetune.models.classics import densenet_bc
 from finetune.runs import catalogue, recipe
 from finetune.runs.state import build_model
 
+pytestmark = pytest.mark.kernels
+
 STEPS, BATCH, CLASSES = 20, 8, 4
 TRAIN_RECORDS = 1  # An epoch is an eighth of a step, so that the learning rate changes within the twenty.
 STEPS_PER_EPOCH = TRAIN_RECORDS / BATCH

@@ -13,6 +13,8 @@ from finetune.runs.run import Run
 from tests import toy_records
 from tests.test_train import assert_equal_variables, variables
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture
 def data(tmp_path):

@@ -124,7 +124,7 @@ def features(place: Place) -> Iterator[dict]:
         frozen = cuts.parts(model).frozen
         sides = []
         for engine in ('openvino', 'tensorflow'):
-            outputs_of = engines.function(frozen, engine)
+            outputs_of = engines.frozen(frozen, engine)
             pictures = iter(batches.for_evaluation(
                 data, 'train', recipe.image_size, recipe.crop_fraction, BATCH).repeat())
 
@@ -147,7 +147,7 @@ def eval(place: Place) -> Iterator[dict]:
         return total
 
     for engine in ('openvino', 'tensorflow'):
-        logits_of = engines.function(model, engine)
+        logits_of = engines.frozen(model, engine)
 
         def ours(logits_of=logits_of) -> int:
             inference.outputs(logits_of, batches.for_evaluation(data, 'validation', 224, 0.875, BATCH))
