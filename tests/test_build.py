@@ -95,7 +95,8 @@ def test_a_class_of_validation_alone_is_an_error_that_names_it(pictures, output,
     assert not output.exists()
 
 
-NEARLY = [('caf\u00e9', 'cafe\u0301'), ('cafe\u0301', 'caf\u00e9'), ('Cat', 'cat'), ('STRASSE', 'stra\u00dfe')]
+NEARLY = [('caf\u00e9', 'cafe\u0301'), ('cafe\u0301', 'caf\u00e9'), ('Cat', 'cat'), ('STRASSE', 'stra\u00dfe'),
+          ('cat', 'cat '), ('Sea lion', 'sea  lion')]
 
 
 @pytest.mark.parametrize(('listed', 'folder'), NEARLY)
@@ -301,9 +302,16 @@ def test_small_empty_single_and_look_alike_classes_are_told(tmp_path, capsys):
     told = capsys.readouterr().err
     assert 'fewer than 20 pictures of Cat;' in told
     assert 'no usable picture of emu' in told
-    assert 'classes Cat, cat differ only in case' in told
+    assert "classes 'Cat', 'cat' differ only in case," in told
     run(toy.class_folders(tmp_path / 'E', {'cat': 30}), tmp_path / 'b', '--validation_percent=0')
     assert 'there is one class' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('one', 'other'), [*NEARLY, ('cat', ' Cat'), ('cat', 'cat\u00a0')])
+def test_classes_that_look_the_same_in_the_table_are_told_of(tmp_path, output, one, other, capsys):
+    run(toy.class_folders(tmp_path / 'D', {one: 2, other: 2}), output)
+    told = capsys.readouterr().err
+    assert ascii(one) in told and ascii(other) in told and 'differ only in case, in blanks or' in told
 
 
 def test_pictures_that_are_all_bad_make_no_records(tmp_path, output, capsys):

@@ -8,7 +8,6 @@ import json
 import operator
 import platform
 import shlex
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import features
 
 from finetune.building import conversion
 from finetune.building.plan import SPLIT_VERSION, Plan
-from finetune.building.sources import Skip
+from finetune.building.sources import Skip, folders
 from finetune.console.terminal import count, printable, say, some, table, warn
 from finetune.records import dataset
 
@@ -52,12 +51,11 @@ def start_screen(plan: Plan, output: Path, automatic_percent: bool) -> None:
 def _remarks(plan: Plan) -> Iterator[str]:
     for part in plan.parts:
         yield from part.source.remarks()
-    alike_in = {'case': str.casefold, 'Unicode normal form': functools.partial(unicodedata.normalize, 'NFC')}
-    for name, change in alike_in.items():
-        seen = collections.Counter(map(change, plan.labels))
-        twins = [label for label in plan.labels if seen[change(label)] > 1]
-        if twins:
-            yield f'classes {some(twins)} differ only in {name}; some systems take them for one folder.'
+    alike = collections.Counter(map(folders.folded, plan.labels))
+    twins = [label for label in plan.labels if alike[folders.folded(label)] > 1]
+    if twins:
+        shown = ', '.join(map(ascii, twins[:EXAMPLES_SHOWN])) + ' …' * (len(twins) > EXAMPLES_SHOWN)
+        yield f'classes {shown} differ only {folders.NEARLY}; people and systems may take them for one.'
 
 
 # ---- what became of every picture ----

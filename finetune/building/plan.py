@@ -150,7 +150,7 @@ def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tu
     for listing in listings.values():
         for folder, label in folders.nearly(listing.labels(), found):
             raise Error(f'{printable(listing.directory)}: folder {folder!a} is nearly class {label!a} of {where}; they '
-                        'differ in case or in Unicode normal form. Rename one of them.')
+                        f'differ {folders.NEARLY}. Rename one of them.')
         extra = sorted(listing.labels() - found - {BACKGROUND})
         if extra:
             raise Error(f'{printable(listing.directory)}: class {some(extra)} has no folder in {where}. Add it there, '

@@ -29,6 +29,7 @@ SUFFIXES = {  # The names that are taken for pictures, and what such a name prom
 }
 SYSTEM_FOLDERS = {b'__MACOSX', b'@eaDir', b'lost+found', b'$RECYCLE.BIN', b'System Volume Information'}
 LAYOUT = 'The layout is DIRECTORY/CLASS/PICTURE.jpg, one folder a class.'
+NEARLY = 'in case, in blanks or in Unicode normal form'
 SIZES_ASKED = 2000
 
 
@@ -125,8 +126,7 @@ class ClassFolders:
             yield (f'{self.where}: {some(sorted(map(label_of, unlisted)))} not in the labels file: {pictures} pictures '
                    'are left out.')
         for folder, label in nearly(found, self._all_labels[1:]):
-            yield (f'{self.where}: folder {folder!a} is nearly class {label!a}; they differ in case or in Unicode '
-                   'normal form.')
+            yield f'{self.where}: folder {folder!a} is nearly class {label!a}; they differ {NEARLY}.'
         if self._listing.stray:
             yield f'{self.where}: {self._listing.stray} pictures beside the class folders are left out.'
 
@@ -136,14 +136,15 @@ def nearly(folders: Collection[str], classes: Collection[str]) -> Iterator[tuple
 
     To be shown as escapes, which tell two normal forms of one letter apart.
     """
-    missing = {_folded(label): label for label in classes if label not in folders}
+    missing = {folded(label): label for label in classes if label not in folders}
     for folder in sorted(set(folders).difference(classes)):
-        if label := missing.get(_folded(folder)):
+        if label := missing.get(folded(folder)):
             yield folder, label
 
 
-def _folded(label: str) -> str:
-    return unicodedata.normalize('NFC', label).casefold()
+def folded(label: str) -> str:
+    """Equal for labels that look alike, or are one folder to some system."""
+    return unicodedata.normalize('NFC', ' '.join(label.split())).casefold()
 
 
 @dataclass(frozen=True)
