@@ -276,6 +276,38 @@ def test_strict_changes_nothing_and_names_the_file(pictures, output, capsys):
     assert 'cat/empty.jpg: empty_file' in told and '--strict: 1 file would be skipped' in told
 
 
+def test_a_class_that_is_a_link_to_nothing_is_told_and_strict_fails(pictures, output, capsys):
+    (pictures / 'dodo').symlink_to('/mnt/not_there/dodo')
+    run(pictures, output, '--strict', code=1)
+    assert 'dodo: symlink_dangling' in capsys.readouterr().err and not output.exists()
+    run(pictures, output)
+    assert f'{pictures}/dodo' in capsys.readouterr().err
+    assert 'dodo,symlink_dangling,a link to nothing' in (output / 'skipped.csv').read_text()
+
+
+@pytest.mark.parametrize('folders', [('train', 'test'), ('train/cat', 'train/dog', 'val/cat')])
+def test_the_parts_of_a_set_become_classes_only_if_a_labels_file_lists_them(tmp_path, output, folders, capsys):
+    """Kaggle's dogs-vs-cats is train/cat.0.jpg …, test/1.jpg …: a classifier of 'train' against 'test'."""
+    pictures = toy.class_folders(tmp_path / 'D', dict.fromkeys(folders, 3))
+    run(pictures, output, '--recursive', code=1)
+    assert 'parts of a data set' in capsys.readouterr().err and not output.exists()
+    (tmp_path / 'labels.txt').write_text('train\ntest\nval\n')
+    run(pictures, output, '--recursive', f'--labels_file={tmp_path}/labels.txt')
+    assert dataset.open_records(output).labels == ('background', 'train', 'test', 'val')
+    (tmp_path / 'labels.txt').write_text('cat\ndog\n')
+    run(pictures, output, '--recursive', f'--labels_file={tmp_path}/labels.txt', code=1)
+    assert 'parts of a data set' in capsys.readouterr().err
+
+
+def test_a_part_of_a_set_that_is_named_for_validation_is_told_from_a_class(tmp_path, output, capsys):
+    pictures = toy.class_folders(tmp_path / 'D', {'train': 3, 'bus': 3})
+    validation = toy.class_folders(tmp_path / 'V', {'train': 2}, first=50)
+    run(pictures, output, f'--validation_directory={validation}')
+    toy.class_folders(tmp_path / 'W', {'val/train': 2, 'test/train': 2}, first=50)
+    run(pictures, output, f'--validation_directory={tmp_path}/W', '--recursive', code=1)
+    assert f'Did you mean --validation_directory={tmp_path}/W/val?' in capsys.readouterr().err
+
+
 def test_the_same_picture_in_both_splits_is_told_and_fails_when_asked(pictures, output, tmp_path, capsys):
     validation = toy.class_folders(tmp_path / 'D' / 'validation', {'cat': 2, 'dog': 2})  # As the first in train.
     run(pictures, output, f'--validation_directory={validation}')

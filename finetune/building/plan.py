@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from finetune.building.sources import Source, folders
+from finetune.building.sources import Source, folders, layout
 from finetune.building.sources.labels import read_labels
 from finetune.console import machine
 from finetune.console.errors import Error, UsageError
@@ -98,6 +98,8 @@ def _directories(options) -> dict[str, str]:
 def _class_folders(options) -> tuple[tuple[str, ...], dict[str, Source]]:
     listings = {name: folders.list_pictures(directory, f'{name}_directory', options.recursive, not options.no_symlinks)
                 for name, directory in _directories(options).items()}
+    for listing in listings.values():
+        layout.check_pictures(listing)
     labels = _labels(listings, options.labels_file)
     limits = gate.Limits(options.max_bytes, options.max_pixels)
     return labels, {
@@ -144,15 +146,18 @@ def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tu
     if labels_file:
         listed = read_labels(labels_file, train.pictures)
         if not found & set(listed):
+            layout.check_classes(train)
             raise Error(f'{printable(labels_file)}: none of its {len(listed)} classes has a folder in {where}, which '
                         f'has {some(sorted(found))}.')
         return (BACKGROUND, *listed)
+    layout.check_classes(train)
     for listing in listings.values():
         for folder, label in folders.nearly(listing.labels(), found):
             raise Error(f'{printable(listing.directory)}: folder {folder!a} is nearly class {label!a} of {where}; they '
                         f'differ {folders.NEARLY}. Rename one of them.')
         extra = sorted(listing.labels() - found - {BACKGROUND})
         if extra:
+            layout.check_classes(listing)
             raise Error(f'{printable(listing.directory)}: class {some(extra)} has no folder in {where}. Add it there, '
                         'or leave it out with --labels_file.')
     if found == {BACKGROUND}:

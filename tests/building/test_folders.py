@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.building.sources import folders, labels
+from finetune.building.sources import folders, labels, layout
 from finetune.console import errors
 from finetune.pictures import gate
 from tests import toy
@@ -23,10 +23,15 @@ def source(directory, names=('background', 'cat', 'dog'), **options) -> folders.
     return folders.ClassFolders(listing(directory, **options), names, loader)
 
 
-def error(directory) -> str:
+def error(directory, check=layout.check_pictures, **options) -> str:
     with pytest.raises(errors.Error) as caught:
-        listing(directory)
+        check(listing(directory, **options))
     return str(caught.value)
+
+
+def reasons(found: folders.Listing) -> dict[str, str]:
+    """Of what was skipped, by its path below the directory."""
+    return {os.fsdecode(os.path.relpath(skip.path, found.directory)): skip.reason for skip in found.skipped}
 
 
 # ---- folders ----
@@ -61,6 +66,45 @@ def test_files_that_claim_to_be_no_picture_are_counted_and_not_read(tmp_path):
     found = listing(tmp_path)
     assert found.pictures == {b'cat': [b'0.jpg']}
     assert found.ignored == {'hidden_file': 2, 'not_an_image_suffix': 5}
+
+
+def test_what_is_passed_over_is_named_by_its_suffix_with_an_example(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1, 'dog': 1})
+    for name in ('dog/b.xyz', 'dog/a.XYZ', 'cat/photo', 'dog/.DS_Store', 'labels.txt'):
+        (tmp_path / name).touch()
+    remark, = source(tmp_path).remarks()
+    assert (f'2 files named .xyz (for example {tmp_path}/dog/a.XYZ), 1 file without a suffix (for example '
+            f'{tmp_path}/cat/photo)') in remark
+    assert 'labels.txt' not in remark and 'DS_Store' not in remark
+
+
+def test_very_many_suffixes_stay_one_line(tmp_path):
+    toy.class_folders(tmp_path, {'cat': 1, 'dog': 1})
+    for number in range(1000):
+        (tmp_path / 'cat' / f'frame.{number}').touch()
+    remark, = source(tmp_path).remarks()
+    assert 'named .0 ' in remark and 'and 995 more suffixes' in remark and len(remark) < 200 + 10 * len(str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['a.dng', 'a.CR2', 'a.tga'])
+def test_pictures_that_only_their_names_tell_are_listed_and_not_passed_over(tmp_path, name):
+    toy.class_folders(tmp_path, {'cat': 1})
+    (tmp_path / 'cat' / name).write_bytes(b'II*\0' + bytes(90))
+    assert reasons(listing(tmp_path)) == {f'cat/{name}': 'unsupported_format'}
+    assert 'convert it' in listing(tmp_path).skipped[0].detail
+
+
+@pytest.mark.parametrize(('names', 'expected'), [
+    (['ne/a.xyz', 'ne/b.xyz'], '2 files named .xyz (for example {}/ne/a.xyz)'),
+    (['a.xyz', 'b.xyz', 'ne/c.xyz'], '3 files named .xyz (for example {}/'),
+    (['ne/a.dng'], '1 file named .dng (for example {}/ne/a.dng)'), (['a.tga'], 'holds 1 pictures but no class folders'),
+    (['ne/a'], '1 file without a suffix (for example {}/ne/a)')])
+def test_a_folder_of_what_is_not_read_here_is_not_called_empty(tmp_path, names, expected):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    told = error(tmp_path)
+    assert expected.format(tmp_path) in told and 'holds no pictures. ' not in told
 
 
 def test_every_suffix_that_pictures_have_is_read_in_any_case(tmp_path):
@@ -101,10 +145,63 @@ def test_nested_folders_are_counted_unless_they_are_asked_for(tmp_path):
 def test_a_link_to_the_parent_folder_does_not_multiply_the_pictures(tmp_path):
     toy.class_folders(tmp_path, {'cat': 2})
     (tmp_path / 'cat' / 'up').symlink_to('..')
-    for recursive in (False, True):
+    for recursive, reason in ((False, 'nested_folder'), (True, 'symlink_loop')):
         found = listing(tmp_path, recursive=recursive)
         assert found.pictures == {b'cat': [b'0.jpg', b'1.jpg']}
-        assert [skip.reason for skip in found.skipped] == ['nested_folder']
+        assert reasons(found) == {'cat/up': reason}
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+@pytest.mark.parametrize('target', ['.', '..', '../..', '/', 'loop', '../D'])
+def test_a_link_upwards_is_no_class_and_is_told(tmp_path, target, recursive):
+    toy.class_folders(tmp_path / 'D', {'cat': 1})
+    toy.class_folders(tmp_path / 'other', {'dog': 1})
+    (tmp_path / 'D' / 'loop').symlink_to(target)
+    found = listing(tmp_path / 'D', recursive=recursive)
+    assert found.pictures == {b'cat': [b'0.jpg']}
+    assert reasons(found) == {'loop': 'symlink_loop'}
+    assert any(f'{tmp_path}/D/loop' in remark for remark in source(tmp_path / 'D').remarks())
+
+
+def test_folders_that_lead_to_each_other_are_read_once_on_every_way(tmp_path):
+    toy.class_folders(tmp_path, {'D/cat': 1, 'elsewhere': 1})
+    (tmp_path / 'D' / 'cat' / 'there').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'D' / 'cat')
+    (tmp_path / 'elsewhere' / 'up').symlink_to(tmp_path)
+    found = listing(tmp_path / 'D', recursive=True)
+    assert found.pictures == {b'cat': [b'0.jpg', b'there/0.jpg']}
+    assert reasons(found) == {'cat/there/back': 'symlink_loop', 'cat/there/up': 'symlink_loop'}
+
+
+def test_a_directory_that_is_named_through_a_link_is_where_it_really_is(tmp_path):
+    toy.class_folders(tmp_path / 'real' / 'D', {'cat': 1})
+    (tmp_path / 'real' / 'D' / 'up').symlink_to('..')
+    (tmp_path / 'link').symlink_to('real/D')
+    assert reasons(listing(tmp_path / 'link', recursive=True)) == {'up': 'symlink_loop'}
+
+
+def test_a_linked_folder_inside_a_class_is_read_when_nested_ones_are(tmp_path):
+    toy.class_folders(tmp_path, {'D/cat': 1, 'elsewhere/old': 1})
+    (tmp_path / 'D' / 'cat' / 'more').symlink_to(tmp_path / 'elsewhere')
+    assert reasons(listing(tmp_path / 'D')) == {'cat/more': 'nested_folder'}
+    assert listing(tmp_path / 'D', recursive=True).pictures == {b'cat': [b'0.jpg', b'more/old/0.jpg']}
+    found = listing(tmp_path / 'D', recursive=True, follow_symlinks=False)
+    assert found.pictures == {b'cat': [b'0.jpg']} and reasons(found) == {'cat/more': 'symlink'}
+
+
+def test_a_class_that_is_a_link_to_nothing_does_not_vanish(tmp_path):
+    """A disk that is not there: the class would be gone without a word, and later ones would get other numbers."""
+    toy.class_folders(tmp_path, {'daisies': 1, 'violets': 1})
+    (tmp_path / 'tulips').symlink_to('/mnt/not_there/tulips')
+    (tmp_path / 'violets' / 'more').symlink_to('/mnt/not_there/violets')
+    (tmp_path / 'violets' / '.#lock').symlink_to('somebody@somewhere')  # An editor's; of no use to anybody.
+    assert reasons(listing(tmp_path)) == {'tulips': 'symlink_dangling', 'violets/more': 'symlink_dangling'}
+    assert any(f'{tmp_path}/tulips' in remark for remark in source(tmp_path).remarks())
+
+
+def test_links_to_nothing_alone_are_named(tmp_path):
+    (tmp_path / 'tulips').symlink_to('/mnt/not_there/tulips')
+    assert f'{tmp_path}/tulips is a link to nothing' in error(tmp_path)
 
 
 def test_a_class_folder_may_be_a_link_unless_links_are_forbidden(tmp_path):
@@ -152,6 +249,44 @@ def test_a_directory_of_another_layout_is_answered_with_the_likely_flags(tmp_pat
     toy.class_folders(tmp_path / 'D', {'train/cat': 1, 'train/dog': 1, 'validation/cat': 1})
     assert (f'Did you mean --train_directory={tmp_path}/D/train --validation_directory={tmp_path}/D/validation?'
             in error(tmp_path / 'D'))
+
+
+PARTS_OF_A_SET = [  # Folders with one picture each, and the flags that were likely meant.
+    (['train', 'test'], ''), (['train'], ''), (['Training', 'Testing'], ''), (['train_images', 'test_images'], ''),
+    (['test1', 'train'], ''), (['val', 'test'], ''),
+    (['.', 'train/cat', 'val/cat'], '--train_directory={0}/train --validation_directory={0}/val?'),
+    (['train', 'train/cat', 'val/cat'], '--train_directory={0}/train --validation_directory={0}/val?'),
+    (['train/cat', 'test'], '--train_directory={0}/train?'),
+    (['training_set/cat'], '--train_directory={0}/training_set?'),
+    (['TRAIN/cat', 'VALID/cat', 'TEST/cat'], '--train_directory={0}/TRAIN --validation_directory={0}/VALID?'),
+]
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+@pytest.mark.parametrize(('names', 'meant'), PARTS_OF_A_SET)
+def test_the_parts_of_a_set_are_not_taken_for_classes(tmp_path, names, meant, recursive):
+    toy.class_folders(tmp_path, dict.fromkeys(names, 1))
+    (tmp_path / 'annotations').mkdir()  # Without a picture, it makes no other layout of it.
+    found = listing(tmp_path, recursive=recursive)
+    told = error(tmp_path, layout.check_classes if any(found.pictures.values()) else layout.check_pictures,
+                 recursive=recursive)
+    assert '--labels_file' in told
+    assert (f'Did you mean {meant.format(tmp_path)}' if meant else 'no class folders') in told
+
+
+@pytest.mark.parametrize('names', [
+    ['train', 'bus'], ['test', 'cat'], ['test'], ['test_tube', 'train'], ['trainé', 'val']])
+def test_classes_that_are_called_like_parts_of_a_set_are_classes_beside_others(tmp_path, names):
+    toy.class_folders(tmp_path, dict.fromkeys(names, 1))
+    layout.check_classes(listing(tmp_path))
+
+
+def test_folders_of_folders_are_named_and_not_guessed_at(tmp_path):
+    toy.class_folders(tmp_path / 'ne', {'plants/rose': 1, 'plants/tulip': 1, 'animals/cat': 1})
+    told = error(tmp_path / 'ne')
+    assert 'animals, plants are the classes, add --recursive' in told and 'Did you mean' not in told
+    toy.class_folders(tmp_path / 'zip', {'flowers/rose': 1, 'flowers/tulip': 1})
+    assert f'Did you mean --train_directory={tmp_path}/zip/flowers?' in error(tmp_path / 'zip')
 
 
 def test_class_folders_that_may_not_be_read_are_not_called_empty(tmp_path, monkeypatch):

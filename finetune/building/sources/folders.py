@@ -5,6 +5,7 @@
 
 import bisect
 import collections
+import errno
 import itertools
 import os
 import random
@@ -12,11 +13,12 @@ import unicodedata
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from finetune.building.sources import LabeledImage, Loaded, Skip
 from finetune.building.sources.labels import label_of
 from finetune.console.errors import Error
-from finetune.console.terminal import printable, some
+from finetune.console.terminal import count, printable, some
 from finetune.pictures import gate
 
 NOT_READ_HERE = (
@@ -27,10 +29,54 @@ SUFFIXES = {  # The names that are taken for pictures, and what such a name prom
     b'.gif': 'GIF', b'.webp': 'WEBP', b'.bmp': 'BMP', b'.dib': 'BMP',
     **dict.fromkeys(NOT_READ_HERE),  # Rejected with a reason, never passed over in silence.
 }
+RAW_FILES = (
+    b'.dng', b'.cr2', b'.cr3', b'.crw', b'.nef', b'.nrw', b'.arw', b'.sr2', b'.srf', b'.orf', b'.rw2', b'.raf', b'.pef',
+    b'.srw', b'.x3f', b'.3fr', b'.iiq', b'.erf', b'.mrw', b'.kdc', b'.dcr',
+)
+NEVER_READ = {  # Pictures that only the name tells: a raw file begins as the TIFF of its thumbnail, a Targa anyhow.
+    **dict.fromkeys(RAW_FILES, "a camera's raw file"),
+    b'.tga': 'a Targa picture', b'.exr': 'an OpenEXR picture', b'.xcf': 'a GIMP picture', b'.dcm': 'a DICOM file',
+}
+BROKEN_LINKS = 'symlink_dangling', 'symlink_loop'
+COUNTED = {'hidden_file', 'hidden_folder', 'system_folder', 'not_an_image_suffix'}  # Inside classes; never listed.
 SYSTEM_FOLDERS = {b'__MACOSX', b'@eaDir', b'lost+found', b'$RECYCLE.BIN', b'System Volume Information'}
 LAYOUT = 'The layout is DIRECTORY/CLASS/PICTURE.jpg, one folder a class.'
 NEARLY = 'in case, in blanks or in Unicode normal form'
 SIZES_ASKED = 2000
+SUFFIXES_SHOWN = 5
+
+
+class Found(NamedTuple):
+    """What a walk came by: a picture, or, with a reason, what is not read."""
+
+    path: bytes
+    reason: str = ''
+    detail: str = ''
+    is_link: bool = False
+
+
+@dataclass
+class Others:
+    """Files whose names claim no picture, by suffix, with an example of each."""
+
+    counts: collections.Counter = field(default_factory=collections.Counter)
+    examples: dict[bytes, bytes] = field(default_factory=dict)
+
+    def add(self, path: bytes) -> None:
+        suffix = _suffix(path)
+        self.counts[suffix] += 1
+        self.examples.setdefault(suffix, path)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        """'24 files named .xyz (for example cat/1.xyz), 1 file without a suffix (for example cat/a)'"""
+        shown = [f'{count(number, "file")} {f"named {printable(suffix)}" if suffix else "without a suffix"} '
+                 f'(for example {printable(self.examples[suffix])})'
+                 for suffix, number in sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))]
+        more = len(shown) - SUFFIXES_SHOWN
+        return ', '.join(shown[:SUFFIXES_SHOWN]) + (f' and {more} more suffixes' if more > 0 else '')
 
 
 @dataclass
@@ -43,7 +89,35 @@ class Listing:
     links: set[bytes] = field(default_factory=set)  # FOLDER/NAME of pictures that are symbolic links.
     skipped: list[Skip] = field(default_factory=list)
     ignored: collections.Counter = field(default_factory=collections.Counter)
+    others: Others = field(default_factory=Others)  # In the class folders.
+    beside: Others = field(default_factory=Others)  # Beside them.
     stray: int = 0  # Pictures beside the class folders.
+
+    def add(self, folder: bytes, found: Found) -> None:
+        """Files what was found in a class folder."""
+        if not found.reason:
+            name = found.path[len(self.directory_of(folder)) + 1:]
+            self.pictures[folder].append(name)
+            if found.is_link:
+                self.links.add(folder + b'/' + name)
+        elif found.reason not in COUNTED:
+            self.skipped.append(Skip(found.path, found.reason, found.detail))
+        else:
+            self.ignored[found.reason] += 1
+            if found.reason == 'not_an_image_suffix':
+                self.others.add(found.path)
+
+    def add_beside(self, found: Found) -> None:
+        """Files what was found beside the class folders."""
+        if found.reason in ('', 'unsupported_format'):
+            self.stray += 1
+        elif found.reason == 'not_an_image_suffix':
+            self.beside.add(found.path)
+        else:
+            self.skipped.append(Skip(found.path, found.reason, found.detail))
+
+    def directory_of(self, folder: bytes) -> bytes:
+        return os.path.join(self.directory, folder)
 
     def labels(self) -> set[str]:
         return {label_of(folder) for folder in self.pictures}
@@ -52,27 +126,55 @@ class Listing:
 def list_pictures(
     directory: str | os.PathLike, flag: str, recursive: bool = False, follow_symlinks: bool = True
 ) -> Listing:
-    """Walks the class folders. Raises Error where the directory is not of that layout."""
+    """Walks the class folders. Raises Error where there is no such directory."""
     listing = Listing(os.fsencode(directory), flag)
     try:
-        with os.scandir(listing.directory) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        entries = _entries(listing.directory)
     except OSError as error:
         raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
+    above = (os.path.realpath(listing.directory),)
     for entry in entries:
         is_folder = _is_folder(entry)
-        if is_folder and (reason := _why_ignored(entry.name, is_folder)):
+        if not is_folder:
+            if not entry.name.startswith(b'.'):
+                listing.add_beside(_judged(entry))
+        elif reason := _why_ignored(entry.name, is_folder):
             listing.skipped.append(Skip(entry.path, reason, 'a folder that the system or a tool leaves behind'))
-        elif is_folder and entry.is_symlink() and not follow_symlinks:
-            listing.skipped.append(Skip(entry.path, 'symlink', 'a symbolic link (--no_symlinks)'))
-        elif is_folder:
-            listing.pictures[entry.name] = []
-            _walk(listing, entry.name, b'', recursive)
-            listing.pictures[entry.name].sort()
+        elif why := _why_not_followed(entry, above, follow_symlinks):
+            listing.skipped.append(Skip(entry.path, *why))
         else:
-            listing.stray += _suffix(entry.name) in SUFFIXES and not entry.name.startswith(b'.')
-    _check_layout(listing)
+            listing.pictures[entry.name] = []
+            for found in walk(entry.path, recursive, follow_symlinks, above):
+                listing.add(entry.name, found)
+            listing.pictures[entry.name].sort()
     return listing
+
+
+def walk(
+    folder: bytes, recursive: bool = True, follow_symlinks: bool = True, above: tuple[bytes, ...] = ()
+) -> Iterator[Found]:
+    """What lies in a folder and, when asked, below it, in the order of names; linked folders are read as others are.
+
+    `above`: the real paths of the folders on the way to it. A link to one of them, or above it, is not followed.
+    """
+    above = (*above, os.path.realpath(folder))
+    try:
+        entries = _entries(folder)
+    except OSError as error:
+        yield Found(folder, 'unreadable', error.strerror)
+        return
+    for entry in entries:
+        is_folder = _is_folder(entry)  # Once: of a link, it has to be asked of the disk.
+        if reason := _why_ignored(entry.name, is_folder):
+            yield Found(entry.path, reason)
+        elif not is_folder:
+            yield _judged(entry)
+        elif not recursive:
+            yield Found(entry.path, *_why_not_read(entry))
+        elif why := _why_not_followed(entry, above, follow_symlinks):
+            yield Found(entry.path, *why)
+        else:
+            yield from walk(entry.path, recursive, follow_symlinks, above)
 
 
 class ClassFolders:
@@ -127,6 +229,12 @@ class ClassFolders:
                    'are left out.')
         for folder, label in nearly(found, self._all_labels[1:]):
             yield f'{self.where}: folder {folder!a} is nearly class {label!a}; they differ {NEARLY}.'
+        broken = [skip.path for skip in self._listing.skipped if skip.reason in BROKEN_LINKS]
+        if broken:
+            yield (f'{self.where}: {count(len(broken), "link")} to nothing, or to where they lie themselves: '
+                   f'{some(broken)}. No class and no picture comes of them.')
+        if self._listing.others:
+            yield f'{self.where}: passed over, as their names claim no picture: {self._listing.others}.'
         if self._listing.stray:
             yield f'{self.where}: {self._listing.stray} pictures beside the class folders are left out.'
 
@@ -180,31 +288,47 @@ def _why_ignored(name: bytes, is_folder: bool) -> str | None:
     return None
 
 
-def _walk(listing: Listing, folder: bytes, below: bytes, recursive: bool) -> None:
-    """Adds the pictures of one folder; folders in it are read only when asked, and linked folders never."""
-    here = os.path.join(listing.directory, folder, below).rstrip(b'/')
+def _entries(folder: bytes) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _judged(entry: os.DirEntry) -> Found:
+    """A file, by its name. A link to nothing that is named as no picture may have been one to a folder of them."""
+    suffix = _suffix(entry.name)
+    if suffix in SUFFIXES:
+        return Found(entry.path, is_link=entry.is_symlink())
+    if entry.is_symlink() and (why := _why_broken(entry.path)):
+        return Found(entry.path, *why)
+    return Found(entry.path, *why_unreadable(entry.name))
+
+
+def why_unreadable(name: bytes) -> tuple[str, str]:
+    """The reason and the detail for a file whose suffix is not in SUFFIXES."""
+    kind = NEVER_READ.get(_suffix(name))
+    if kind:
+        return 'unsupported_format', f'{kind} is not read here; convert it to JPEG or PNG'
+    return 'not_an_image_suffix', ''
+
+
+def _why_broken(link: bytes) -> tuple[str, str] | None:
     try:
-        with os.scandir(here) as entries:
-            for entry in entries:
-                _list(listing, entry, folder, os.path.join(below, entry.name), recursive)
+        os.stat(link)
+    except FileNotFoundError:
+        return 'symlink_dangling', 'a link to nothing'
     except OSError as error:
-        listing.skipped.append(Skip(here, 'unreadable', error.strerror))
+        return ('symlink_loop', 'a link that leads to itself') if error.errno == errno.ELOOP else \
+            ('unreadable', error.strerror)
+    return None
 
 
-def _list(listing: Listing, entry: os.DirEntry, folder: bytes, name: bytes, recursive: bool) -> None:
-    is_folder = _is_folder(entry)  # Once: of a link, it has to be asked of the disk.
-    if reason := _why_ignored(entry.name, is_folder):
-        listing.ignored[reason] += 1
-    elif is_folder and recursive and not entry.is_symlink():
-        _walk(listing, folder, name, recursive)
-    elif is_folder:
-        listing.skipped.append(Skip(entry.path, *_why_not_read(entry)))
-    elif _suffix(name) not in SUFFIXES:
-        listing.ignored['not_an_image_suffix'] += 1
-    else:
-        listing.pictures[folder].append(name)
-        if entry.is_symlink():
-            listing.links.add(folder + b'/' + name)
+def _why_not_followed(folder: os.DirEntry, above: Sequence[bytes], follow_symlinks: bool) -> tuple[str, str] | None:
+    if not folder.is_symlink():
+        return None
+    target = os.path.realpath(folder.path)
+    if any(os.path.commonpath((target, path)) == target for path in above):
+        return 'symlink_loop', 'a link to a folder that it lies in'
+    return None if follow_symlinks else ('symlink', 'a symbolic link (--no_symlinks)')
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -217,8 +341,8 @@ def _is_folder(entry: os.DirEntry) -> bool:
 def _why_not_read(folder: os.DirEntry) -> tuple[str, str]:
     if _suffix(folder.name) in SUFFIXES:
         return 'not_a_regular_file', 'a folder'
-    if folder.is_symlink():
-        return 'nested_folder', 'a link to a folder is not followed'
+    if folder.is_symlink():  # Of what may be the whole disk.
+        return 'nested_folder', 'a link to a folder was not read (--recursive reads it)'
     files = sum(len(names) for _, _, names in os.walk(folder.path))
     return 'nested_folder', f'{files} files in it were not read (--recursive reads them)'
 
@@ -232,33 +356,3 @@ def _size(path: bytes) -> int:
 
 def _suffix(name: bytes) -> bytes:
     return os.path.splitext(name)[1].lower()
-
-
-# ---- a directory of another layout ----
-
-
-def _check_layout(listing: Listing) -> None:
-    if any(listing.pictures.values()):
-        return
-    shown = f'--{listing.flag}={printable(listing.directory)}'
-    for skip in listing.skipped:
-        if skip.reason == 'unreadable':
-            raise Error(f'{shown} has no picture that can be found: {printable(skip.path)}: {skip.detail}. Get the '
-                        'right to read the class folders.')
-    if listing.stray:
-        raise Error(f'{shown} holds {listing.stray} pictures but no class folders. {LAYOUT}')
-    if any(skip.reason == 'nested_folder' for skip in listing.skipped):
-        raise Error(f'{shown}: its folders hold only folders. Did you mean {_likely_flags(listing)}?')
-    raise Error(f'{shown} holds no pictures. {LAYOUT}')
-
-
-def _likely_flags(listing: Listing) -> str:
-    """For a set given one level too high, whose train and validation folders look like classes."""
-    folders = {folder.lower(): os.path.join(listing.directory, folder) for folder in listing.pictures}
-    train = folders.get(b'train') or folders.get(b'training') or next(iter(folders.values()))
-    flags = f'--{listing.flag}={printable(train)}'
-    names = (name for name in (b'validation', b'val', b'valid', b'test') if name in folders)
-    validation = folders.get(next(names, None))
-    if validation and listing.flag == 'train_directory':
-        flags += f' --validation_directory={printable(validation)}'
-    return flags

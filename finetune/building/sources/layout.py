@@ -1,0 +1,98 @@
+"""Directories that are not DIRECTORY/CLASS/PICTURE: what they are instead, and which flags were likely meant."""
+
+import re
+from collections.abc import Sequence
+
+from finetune.building.sources import Skip
+from finetune.building.sources.folders import BROKEN_LINKS, LAYOUT, Listing, Others
+from finetune.building.sources.labels import label_of
+from finetune.console.errors import Error
+from finetune.console.terminal import printable, some
+
+# Words that name a part of a data set; the first one that is found is meant.
+TRAINING = ('train', 'training')
+HELD_OUT = ('validation', 'val', 'valid', 'dev', 'test', 'testing', 'tests')
+BESIDE_THEM = {'set', 'data', 'dataset', 'split', 'image', 'images', 'pictures', 'photos'}  # 'train_images', 'test_set'
+
+
+def check_classes(listing: Listing) -> None:
+    """Raises Error where all class folders are called as the parts of a data set are: 'test' is hardly a class."""
+    inner = _folders_inside(listing)
+    filled = [folder for folder, names in listing.pictures.items() if names or folder in inner]
+    parts = [_part_of_a_set(folder) for folder in filled]
+    if not parts or not all(parts) or not (len(parts) > 1 or parts[0] in TRAINING):
+        return
+    likely = _likely_flags(listing, [folder for folder in filled if folder in inner])
+    meant = f'Did you mean {likely}?' if likely else f'They hold pictures and no class folders. {LAYOUT}'
+    way_out = 'list them in a --labels_file' + ('' if any(listing.pictures.values()) else ' and add --recursive')
+    raise Error(f'{_shown(listing)}: its folders are called as the parts of a data set are: {some(filled)}. {meant} If '
+                f'they are classes, {way_out}.')
+
+
+def check_pictures(listing: Listing) -> None:
+    """Raises Error where no class folder has a picture, and says what there is instead."""
+    if any(listing.pictures.values()):
+        return
+    shown = _shown(listing)
+    if skip := _first(listing, 'unreadable'):
+        raise Error(f'{shown} has no picture that can be found: {printable(skip.path)}: {skip.detail}. Get the right '
+                    'to read the class folders.')
+    if inner := sorted(_folders_inside(listing)):
+        check_classes(listing)
+        raise Error(f'{shown}: its folders hold only folders. ' + (
+            f'Did you mean {_flag(listing.flag, listing, inner[0])}?' if len(inner) == 1 else
+            f'If {some(inner)} are the classes, add --recursive; if the folders in them are, bring those into one '
+            'folder.'))
+    if listing.stray:
+        raise Error(f'{shown} holds {listing.stray} pictures but no class folders. {LAYOUT}')
+    if skip := _first(listing, *BROKEN_LINKS):
+        raise Error(f'{shown} holds no pictures, and {printable(skip.path)} is {skip.detail}. {LAYOUT}')
+    if others := _not_read(listing):
+        raise Error(f'{shown} holds no pictures that are read here, but {others}. Convert pictures to JPEG or PNG, and '
+                    f'give them names that end so: .jpg, .png. {LAYOUT}')
+    raise Error(f'{shown} holds no pictures. {LAYOUT}')
+
+
+def _first(listing: Listing, *reasons: str) -> Skip | None:
+    return next((skip for skip in listing.skipped if skip.reason in reasons), None)
+
+
+def _not_read(listing: Listing) -> Others:
+    """Every file whose name alone says that it is not read, wherever it lies."""
+    others = Others(listing.beside.counts + listing.others.counts, listing.beside.examples | listing.others.examples)
+    for skip in listing.skipped:
+        if skip.reason == 'unsupported_format':
+            others.add(skip.path)
+    return others
+
+
+def _folders_inside(listing: Listing) -> set[bytes]:
+    """The class folders that hold folders, whether these were read or not."""
+    not_read = {skip.path.split(b'/')[-2] for skip in listing.skipped if skip.reason == 'nested_folder'}
+    return not_read | {folder for folder, names in listing.pictures.items() if any(b'/' in name for name in names)}
+
+
+def _part_of_a_set(folder: bytes) -> str:
+    """'train' of a folder called train_images or Train2017; '' for any other name."""
+    words = [word for word in re.findall(r'[^\W\d_]+', label_of(folder).lower()) if word not in BESIDE_THEM]
+    return words[0] if len(words) == 1 and words[0] in (*TRAINING, *HELD_OUT) else ''
+
+
+def _likely_flags(listing: Listing, folders: Sequence[bytes]) -> str:
+    """For a set given one level too high: the flags for its parts, of those that hold class folders."""
+    by_part = {_part_of_a_set(folder): folder for folder in folders}
+    train, held_out = (next((by_part[part] for part in parts if part in by_part), None)
+                       for parts in (TRAINING, HELD_OUT))
+    if listing.flag == 'validation_directory':
+        flags = {listing.flag: held_out or train}
+    else:
+        flags = {listing.flag: train, 'validation_directory': held_out if train else None}
+    return ' '.join(_flag(flag, listing, folder) for flag, folder in flags.items() if folder)
+
+
+def _flag(flag: str, listing: Listing, folder: bytes) -> str:
+    return f'--{flag}={printable(listing.directory_of(folder))}'
+
+
+def _shown(listing: Listing) -> str:
+    return f'--{listing.flag}={printable(listing.directory)}'
