@@ -7,13 +7,14 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,12 +31,15 @@ from finetune.pictures.views import decode, view
 from finetune.runs.run import Run, check_checkpoint
 
 LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
+WAYS_OUT = {'too_many_pixels': 'shrink it first', 'file_too_big': 'save it smaller first'}  # By reason.
+URL = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)
+UTF_8_MARK, UTF_16_MARKS = b'\xef\xbb\xbf', (b'\xff\xfe', b'\xfe\xff')  # Some programs begin a text with them.
 
 FLAGS = command.Flags(
     'finetune predict --checkpoint_dir=RUN PICTURE_OR_FOLDER ... [flags]',
-    'Says what is on pictures. A folder means the pictures in it and below it; - means a list of files and '
-    'folders on stdin, one a line. A file that is no good picture gets a line that says why, and the exit code '
-    'is 1.')
+    'Says what is on pictures. A folder means the pictures in it and below it, linked folders too; - means a list '
+    'of files and folders on stdin, one a line or with NULs between them. A file that is no good picture gets a '
+    'line that says why, and the exit code is 1.')
 FLAGS.group('what')
 FLAGS.string('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
 FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, best means last)')
@@ -48,6 +52,13 @@ FLAGS.group('device')
 FLAGS.integer('batch_size', 32, 'pictures at a time', least=1)
 FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
 FLAGS.integer('num_preprocess_threads', None, 'threads that read and decode (default: one a core)', least=1)
+
+
+class Named(NamedTuple):
+    """One file that was asked about, by its own name or by that of a folder, and why it will not be read."""
+
+    path: str
+    rejected: Reject | None = None
 
 
 @dataclass(frozen=True)
@@ -73,17 +84,20 @@ def predict(flags: SimpleNamespace) -> int:
     say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step}), '
         f'with {_engine(flags, run)} (--engine)')
     header, written = _format(flags, top_k, names.values())
-    counts, started = collections.Counter(), time.monotonic()
+    counts, others, started = collections.Counter(), folders.Others(), time.monotonic()
     with _progress(flags.arguments) as progress:
         if header:
             print(header)
-        for batch in answers(find_pictures(flags.arguments), loaded.model, run, flags):
+        for batch in answers(find_pictures(flags.arguments, others), loaded.model, run, flags):
             print(*map(written, batch), sep='\n', flush=True)
             counts.update(answer.rejected is None for answer in batch)
             if progress:
                 progress.advance(len(batch))
     if not counts:
-        raise Error(f'no pictures in {", ".join(map(printable, flags.arguments))}')
+        raise Error(f'no pictures in {", ".join(map(printable, flags.arguments))}'
+                    + (f', but {others}; convert pictures to JPEG or PNG first' if others else ''))
+    if others:
+        say(f'passed over, as their names claim no picture: {others}')
     seconds = time.monotonic() - started
     say(f'{counts[True]} pictures in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
         + (f'; without answer: {counts[False]}, their lines say why' if counts[False] else ''))
@@ -114,30 +128,51 @@ def _progress(arguments: Sequence[str]) -> contextlib.AbstractContextManager:
 # Files -> pictures ----------------------------------------------------------------------------------------
 
 
-def find_pictures(arguments: Iterable[str]) -> Iterator[str]:
-    """Files as they were named; of folders the files named like pictures, sorted, without hidden ones."""
+def find_pictures(arguments: Iterable[str], others: folders.Others | None = None) -> Iterator[Named]:
+    """Files as they were named; of folders what `finetune build --recursive` would read or reject there.
+
+    Files in them that are named as no pictures go to `others`.
+    """
     for argument in arguments:
         if argument == '-':
-            yield from find_pictures(os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer if line.strip())
-        elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises where a name is too long.
-            yield from _in_folder(argument)
-        else:
-            yield argument
-
-
-def _in_folder(folder: str) -> Iterator[str]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-    except OSError:
-        yield folder  # Whoever reads it is told why that fails.
-        return
-    for entry in entries:
-        if entry.name.startswith('.') or os.fsencode(entry.name) in folders.SYSTEM_FOLDERS:
+            yield from find_pictures(_listed(sys.stdin.buffer), others)
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _in_folder(entry.path)
-        elif os.fsencode(Path(entry.name).suffix.lower()) in folders.SUFFIXES:
-            yield entry.path
+        path = argument if os.path.lexists(argument) else os.path.expanduser(argument)  # noqa: PTH111 - any name.
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long.
+            yield from _in_folder(path, others)
+        else:
+            yield Named(path, _why_not_read(path))
+
+
+def _listed(lines: io.BufferedReader) -> Iterator[str]:
+    """The paths on stdin: one a line or, as no name holds a NUL, with NULs between them."""
+    begins = lines.peek()
+    if begins.startswith(UTF_16_MARKS) and b'\0' in begins:
+        raise UsageError('the list on stdin is UTF-16: save it as UTF-8')
+    if begins.startswith(UTF_8_MARK):
+        lines.read(len(UTF_8_MARK))
+    paths = lines.read().split(b'\0') if b'\0' in begins else (line.rstrip(b'\r\n') for line in lines)
+    yield from (os.fsdecode(path) for path in paths if path.strip())
+
+
+def _in_folder(folder: str, others: folders.Others | None) -> Iterator[Named]:
+    for found in folders.walk(os.fsencode(folder)):
+        if found.reason not in folders.COUNTED:
+            yield Named(os.fsdecode(found.path), Reject(found.reason, found.detail) if found.reason else None)
+        elif others is not None and found.reason == 'not_an_image_suffix':
+            others.add(found.path)
+
+
+def _why_not_read(path: str) -> Reject | None:
+    """What is wrong with a path that somebody wrote. What is there, the gate judges."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Reject('not_found', 'a URL; download it first' if URL.match(path) else 'there is no such file or folder')
+    except (OSError, ValueError):  # The gate says why it cannot be read.
+        return None
+    reason, detail = folders.why_unreadable(os.fsencode(path))
+    return None if reason in folders.COUNTED else Reject(reason, detail)
 
 
 def _admitted(path: str, treatment: dict) -> bytes | Reject:
@@ -147,7 +182,8 @@ def _admitted(path: str, treatment: dict) -> bytes | Reject:
     try:
         return gate.admit(gate.read(path, limits), limits=limits, **stored).encoded
     except Reject as reject:
-        return reject
+        way_out = WAYS_OUT.get(reject.reason)
+        return Reject(reject.reason, f'{reject.detail}; {way_out}') if way_out else reject
 
 
 def _viewer(run: Run) -> Callable:
@@ -197,30 +233,31 @@ def answerable(run: Run) -> dict[int, str]:
     return labels
 
 
-def answers(paths: Iterable[str], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
-    """Batch by batch, every path in its order. While the network is at one batch, threads prepare the next."""
+def answers(pictures: Iterable[Named], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
+    """Batch by batch, every picture in its order. While the network is at one batch, threads prepare the next."""
     logits_of = engines.frozen(model, _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or machine.cores()
     treatment = run.records.get('treatment', {})  # Older runs do not say.
-    pictures = _ahead(lambda path: _admitted(path, treatment), paths, threads, most=2 * flags.batch_size)
-    batches = iter(lambda: list(itertools.islice(pictures, flags.batch_size)), [])
+    admitted = _ahead(lambda named: named.rejected or _admitted(named.path, treatment), pictures, threads,
+                      most=2 * flags.batch_size)
+    batches = iter(lambda: list(itertools.islice(admitted, flags.batch_size)), [])
     for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
         logits = logits_of(views).numpy() if len(views) else np.empty((0, len(run.labels)))
         if not np.isfinite(logits).all():
             raise Error(f'{printable(run.directory)}: the outputs are not finite. Try another --checkpoint=STEP.')
         tops = iter(top(logits, names, flags.top_k))
-        yield [Answer(path, [], found) if isinstance(found, Reject) else Answer(path, next(tops))
-               for path, found in batch]
+        yield [Answer(named.path, [], found) if isinstance(found, Reject) else Answer(named.path, next(tops))
+               for named, found in batch]
 
 
-def _viewed(batch: list[tuple[str, bytes | Reject]], views_of: Callable) -> tuple:
+def _viewed(batch: list[tuple[Named, bytes | Reject]], views_of: Callable) -> tuple:
     """The batch, and the views of its good pictures. One that the decoder refuses becomes a Reject."""
     encoded = [found for _, found in batch if not isinstance(found, Reject)]
     try:
         return batch, views_of(tf.constant(encoded, tf.string))
     except tf.errors.InvalidArgumentError:  # It does not say which one.
-        return _viewed([(path, _decodable(found)) for path, found in batch], views_of)
+        return _viewed([(named, _decodable(found)) for named, found in batch], views_of)
 
 
 def top(logits: np.ndarray, names: dict[int, str], k: int) -> list[list[tuple[str, float]]]:

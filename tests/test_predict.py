@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from finetune import build, predict
-from finetune.building.sources import pixels
+from finetune.building.sources import folders, pixels
 from finetune.evaluation import inference, metrics
 from finetune.models import engines
 from finetune.pictures import gate
@@ -236,7 +236,33 @@ def test_the_table_and_the_csv_say_the_reason_too(run, photos, capsys):
 
 def test_a_file_that_is_not_there_is_one_of_the_bad_ones(run, photos, capsys):
     assert answer(run, 'nowhere.jpg', photos / 'a.jpg', '--jsonl') == 1
-    assert [line.get('error') for line in json_lines(capsys)] == ['vanished', None]
+    assert [line.get('error') for line in json_lines(capsys)] == ['not_found', None]
+
+
+@pytest.mark.parametrize(('named', 'said'), [
+    ('nowhere.jpg', 'no such file'), ('a.jpg/x.jpg', 'no such file'), ('~nobody_at_all/x.jpg', 'no such file'),
+    ('https://example.org/x.jpg', 'download it first'), ('s3://bucket/x.jpg', 'download it first')])
+def test_a_path_that_never_was_did_not_vanish(photos, monkeypatch, named, said):
+    monkeypatch.chdir(photos)
+    (_, rejected), = predict.find_pictures([named])
+    assert rejected.reason == 'not_found' and said in rejected.detail
+
+
+def test_a_tilde_is_the_home_directory_unless_something_is_called_so(photos, monkeypatch):
+    """In a list on stdin no shell expands it."""
+    monkeypatch.setenv('HOME', str(photos))
+    monkeypatch.chdir(photos)
+    assert list(predict.find_pictures(['~/a.jpg'])) == [(f'{photos}/a.jpg', None)]
+    (photos / '~').mkdir()
+    (photos / '~' / 'a.jpg').touch()
+    assert list(predict.find_pictures(['~/a.jpg'])) == [('~/a.jpg', None)]
+
+
+def test_a_picture_above_a_limit_is_answered_with_a_way_out(tmp_path):
+    (tmp_path / 'large.jpg').write_bytes(toy.encoded(toy.picture(1, (64, 48))))
+    for limits, reason in (({'max_pixels': 1000}, 'too_many_pixels'), ({'max_bytes': 99}, 'file_too_big')):
+        rejected = predict._admitted(str(tmp_path / 'large.jpg'), limits)
+        assert rejected.reason == reason and rejected.detail.endswith(' first')
 
 
 def test_columns_are_straight_whatever_the_labels(run, photos, capsys):
@@ -249,17 +275,82 @@ def test_folders_are_walked_in_order_without_hidden_files_and_without_other_file
     for name in ('b/2.JPG', 'b/10.jpg', 'a.png', '.hidden.jpg', '.git/x.jpg', '__MACOSX/x.jpg', 'notes.txt', 'c.heic'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b'')
-    (tmp_path / 'b' / 'loop').symlink_to(tmp_path)
-    found = [str(Path(path).relative_to(tmp_path)) for path in predict.find_pictures([str(tmp_path)])]
+    found = [str(Path(path).relative_to(tmp_path)) for path, _ in predict.find_pictures([str(tmp_path)])]
     assert found == ['a.png', 'b/10.jpg', 'b/2.JPG', 'c.heic']
 
 
+def test_linked_folders_are_read_as_a_build_reads_them(tmp_path):
+    """Photos of several disks, linked into one folder, got no answer and no word."""
+    toy.class_folders(tmp_path, {'photos/cat': 2, 'disk/tulips': 2, 'disk/tulips/old': 1})
+    photos = tmp_path / 'photos'
+    for name, target in {'tulips': '../disk/tulips', 'up': '..', 'cat/self': 'self', 'roses': '/mnt/not_there'}.items():
+        (photos / name).symlink_to(target)
+    (photos / 'cat' / 'raw.dng').write_bytes(b'II*\0')
+    named = list(predict.find_pictures([str(photos)]))
+    listing = folders.list_pictures(photos, 'train_directory', recursive=True)
+    built = {b'%s/%s' % (folder, name) for folder, names in listing.pictures.items() for name in names}
+    assert {os.path.relpath(path, photos).encode() for path, rejected in named if not rejected} == built
+    assert b'tulips/old/0.jpg' in built and len(built) == 5
+    assert ({(os.fsencode(path), rejected.reason) for path, rejected in named if rejected}
+            == {(skip.path, skip.reason) for skip in listing.skipped})
+    assert {rejected.reason for _, rejected in named if rejected} == {
+        'symlink_loop', 'symlink_dangling', 'unsupported_format'}
+
+
+def test_what_is_passed_over_in_a_folder_is_told(run, photos, tmp_path, capsys):
+    for folder in (photos, tmp_path / 'empty'):
+        folder.mkdir(exist_ok=True)
+        (folder / 'x.xyz').touch()
+    answer(run, photos)
+    assert f'passed over, as their names claim no picture: 1 file named .xyz (for example {photos}/x.xyz)' in (
+        capsys.readouterr().err)
+    assert answer(run, tmp_path / 'empty') == 1
+    assert f'no pictures in {tmp_path}/empty, but 1 file named .xyz' in capsys.readouterr().err
+
+
+def stdin(monkeypatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(content))))
+
+
 def test_a_list_on_stdin_names_files_and_folders(run, photos, capsys, monkeypatch):
-    listed = f'{photos}/e.jpg\n\n{photos}\r\n'.encode()
-    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BytesIO(listed)))
+    stdin(monkeypatch, f'{photos}/e.jpg\n\n{photos}\r\n'.encode())
     answer(run, '-', '--jsonl')
     names = [Path(line['file']).name for line in json_lines(capsys)]
     assert names == ['e.jpg', 'a.jpg', 'b.jpg', 'c.jpg', 'd.png', 'e.jpg']
+
+
+@pytest.mark.parametrize('content', [
+    b'\xef\xbb\xbfa.jpg\nno such.jpg\n', b'a.jpg\0no such.jpg\0', b'a.jpg\0no such.jpg', b'a.jpg\r\nno such.jpg'])
+def test_a_list_is_read_as_editors_and_find_write_it(photos, monkeypatch, content):
+    monkeypatch.chdir(photos)
+    stdin(monkeypatch, content)
+    assert [(path, rejected is None) for path, rejected in predict.find_pictures(['-'])] == [
+        ('a.jpg', True), ('no such.jpg', False)]
+
+
+def test_a_name_with_a_line_break_can_stand_in_a_list_with_nuls(tmp_path, monkeypatch):
+    names = [f'{tmp_path}/a\nb.jpg', f'{tmp_path}/c.jpg']
+    for name in names:
+        Path(name).touch()
+    stdin(monkeypatch, '\0'.join(names).encode())
+    assert list(predict.find_pictures(['-'])) == [(name, None) for name in names]
+
+
+@pytest.mark.parametrize('codec', ['utf-16', 'utf-16-be'])
+def test_a_list_that_is_utf_16_is_refused_as_what_it_is(run, monkeypatch, capsys, codec):
+    stdin(monkeypatch, '\ufeffa.jpg\nb.jpg\n'.encode(codec))
+    assert answer(run, '-') == 2
+    assert 'UTF-16' in capsys.readouterr().err
+
+
+def test_a_picture_whose_name_begins_as_a_flag_does_is_told_how_to_name_it(run, photos, monkeypatch, capsys):
+    monkeypatch.chdir(photos)
+    (photos / '-x.jpg').write_bytes(toy_run.picture(1))
+    assert answer(run, '-x.jpg') == 2
+    assert './-x.jpg, or -- before it' in capsys.readouterr().err
+    assert answer(run, './-x.jpg') == answer(run, '--', '-x.jpg') == 0
+    assert answer(run, '-y.jpg') == 2
+    assert './-y.jpg' not in capsys.readouterr().err
 
 
 def test_names_reach_the_screen_escaped_and_json_as_they_are(run, tmp_path, capsys):

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from absl import flags as absl_flags
 
 from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console.terminal import printable
 
 
 class Flags:
@@ -66,7 +67,9 @@ class Flags:
         try:
             arguments = self._values(['', *map(self._without_alias, argv)])[1:]
         except absl_flags.Error as error:
-            raise UsageError(f'{error} (`{self.usage.split(" [")[0]} --help` lists the flags)') from None
+            files = [argument for argument in argv if argument.startswith('-') and os.path.lexists(argument)]
+            meant = f'; to name the file, write ./{printable(files[0])}, or -- before it' if files else ''
+            raise UsageError(f'{error}{meant} (`{self.usage.split(" [")[0]} --help` lists the flags)') from None
         values = {name: self._values[name].value for name in self._values}
         given = {name for name in self._values if self._values[name].present}
         return SimpleNamespace(**values, given=given, arguments=arguments)

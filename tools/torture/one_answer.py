@@ -101,8 +101,8 @@ def _by_name(outputs: inference.Outputs) -> dict[bytes, np.ndarray]:
 def _predicted(run, pictures: Path, logits_of) -> dict[bytes, np.ndarray]:
     """As `finetune predict` comes to its logits, picture by picture."""
     views_of, answers = predict._viewer(run), {}
-    for path in predict.find_pictures([str(pictures)]):
-        encoded = predict._admitted(path, run.records['treatment'])
+    for path, rejected in predict.find_pictures([str(pictures)]):
+        encoded = rejected or predict._admitted(path, run.records['treatment'])
         assert not isinstance(encoded, Reject), path
         answers[os.fsencode(os.path.relpath(path, pictures))] = logits_of(views_of(tf.constant([encoded]))).numpy()[0]
     return answers
