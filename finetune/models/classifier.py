@@ -14,11 +14,15 @@ NEVER = -100.0  # The logit of an output that is switched off.
 
 
 def start_afresh(seed: int, mixed_precision: bool = False) -> None:
-    """Makes what is built next depend on nothing that was built before: names of layers, random weights, precision.
+    """Makes what is built next depend on nothing that was built before, nor on the user's ~/.keras/keras.json.
 
-    These are global in Keras. Not inside the scope of a strategy, which clearing them would tear down.
+    Names of layers, random weights, precision, the order of axes: all are global in Keras. Not inside the scope of a
+    strategy, which clearing them would tear down.
     """
     keras.utils.clear_session(free_memory=False)
+    keras.config.set_image_data_format('channels_last')
+    keras.config.set_floatx('float32')
+    keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy('mixed_bfloat16' if mixed_precision else 'float32')
     keras.utils.set_random_seed(seed)
 

@@ -1,3 +1,9 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,6 +35,35 @@ def test_the_same_arguments_give_the_same_names_and_weights_whatever_was_built_b
     assert len({v.path for v in first.variables}) == len(first.variables)
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+SETTINGS = {'backend': 'jax', 'image_data_format': 'channels_first', 'floatx': 'float16', 'epsilon': 0.5}
+ANSWER = """
+from finetune.console.lazy import keras
+from finetune.models import classifier
+import numpy as np
+classifier.start_afresh(seed=1)
+model = classifier.build('resnet20_cifar', 3, image_size=32, seed=1)
+logits = model(np.linspace(0, 1, 32 * 32 * 3, dtype=np.float32).reshape(1, 32, 32, 3))
+print(keras.config.backend(), keras.config.epsilon(), model.compute_dtype, logits.numpy().tolist())
+"""
+
+
+@pytest.mark.slow
+def test_the_users_settings_of_keras_change_no_answer(tmp_path):
+    """Many have a ~/.keras/keras.json from other work; Keras itself writes one."""
+    answers = set()
+    for name, settings in {'plain': {}, 'of other work': SETTINGS}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'keras.json').write_text(json.dumps(settings))
+        environment = {key: value for key, value in os.environ.items() if key != 'KERAS_BACKEND'}
+        done = subprocess.run(
+            [sys.executable, '-c', ANSWER], capture_output=True, text=True, cwd=Path(__file__).parents[2],
+            env=environment | {'KERAS_HOME': str(tmp_path / name)})
+        assert done.returncode == 0, done.stderr
+        answers.add(done.stdout)
+    answer, = answers
+    assert answer.startswith('tensorflow 1e-07 float32 ')
 
 
 def test_dropout_acts_in_training_only():
