@@ -7,6 +7,7 @@ short are found before the first step. Label 0 is the background; the model has 
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,8 +60,9 @@ class Records:
                         f'{" and ".join(self.splits)}. --subset chooses; `finetune build` makes them.')
         return self.splits[name]
 
-    def paths(self, split_name: str) -> list[str]:
-        return [str(self.directory / shard.name) for shard in self.split(split_name).shards]
+    def paths(self, split_name: str) -> list[bytes]:
+        """Of the shards; as bytes, because TensorFlow takes text in UTF-8 only."""
+        return [os.fsencode(self.directory / shard.name) for shard in self.split(split_name).shards]
 
 
 # ---- dataset.json ----

@@ -20,6 +20,7 @@ from finetune.console.terminal import printable, some, warn
 from finetune.models import classifier
 from finetune.models.averages import Averages
 from finetune.records.dataset import check_treatment
+from finetune.runs import checkpoint
 from finetune.runs import recipe as recipes
 from finetune.runs.state import State, build_model
 
@@ -78,10 +79,13 @@ class Run:
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':
         """`records` is what the run remembers of its data: fingerprint, treatment, training pictures per class.
 
-        Raises Error where there are checkpoints of another run, which would pass for those of this one.
+        Raises Error where there are checkpoints of another run, which would pass for those of this one, and where none
+        could be read.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        with checkpoint.taken_literally(directory):
+            pass  # Now: not after a long training.
         there = sorted(path.stem for path in directory.glob('*-*.index'))
         if there:
             raise Error(f'{printable(directory)} has {some(there)} of another training, which cannot go on from there. '
@@ -155,7 +159,7 @@ class Run:
     def save(self, state: State) -> None:
         step = int(state.step.numpy())
         try:
-            state.all().write(str(self.directory / f'ckpt-{step}'))
+            checkpoint.write(state.all(), self.directory / f'ckpt-{step}')
         except BaseException:
             self._clear()  # Of a full disk, it takes the room that the next one needs.
             raise
@@ -209,8 +213,8 @@ class Run:
                 classifier.settle(state.model)
                 return step
         if steps:
-            raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read; '
-                        'they are damaged. Train into another --train_dir.')
+            raise Error(f'none of the {len(steps)} checkpoints in {printable(self.directory)} can be read, for the '
+                        'reasons above. Restore one, or train into another --train_dir.')
         return None
 
     def load(self, which: str | int = 'best', averages: bool = True, strategy=None) -> Loaded:
@@ -222,7 +226,8 @@ class Run:
         model = build_model(self.recipe, len(self.labels), strategy)
         averaged = averages and self.recipe.moving_average_decay > 0
         state = State(model, averages=Averages(model, self.recipe.moving_average_decay) if averaged else None)
-        for name in self._candidates(which):
+        names = self._candidates(which)
+        for name in names:
             if self._read(state.weights(averages=averaged), name):
                 if averaged:
                     state.averages.apply()
@@ -231,8 +236,12 @@ class Run:
                     raise Error(f'{printable(self.directory / name)}: its weights are not finite numbers. '
                                 'Name another one with --checkpoint=STEP.')
                 return Loaded(model, int(state.step.numpy()), str(self.directory / name))
+        steps = ', '.join(map(str, self.steps()))
+        if names and steps:
+            raise Error(f'{some(names)} in {printable(self.directory)} cannot be read, for the reasons above. Restore '
+                        f'one, or name another with --checkpoint=STEP: it has steps {steps}.')
         raise Error(f'no checkpoint file found in {printable(self.directory)} for --checkpoint={which}: it has steps '
-                    f'{", ".join(map(str, self.steps())) or "none"}. Train first, or name one of these.')
+                    f'{steps or "none"}. Train first, or name one of these.')
 
     def _candidates(self, which: str | int) -> list[str]:
         last = [f'ckpt-{step}' for step in reversed(self.steps())]
@@ -242,17 +251,21 @@ class Run:
             return [f'best-{step}' for step in reversed(self._steps('best'))] or last
         return [f'{kind}-{which}' for kind in ('ckpt', 'best', 'kept') if int(which) in self._steps(kind)]
 
-    def _read(self, checkpoint, name: str) -> bool:
+    def _read(self, values: 'tf.train.Checkpoint', name: str) -> bool:
+        path = self.directory / name
         try:
-            status = checkpoint.read(str(self.directory / name))
-            status.assert_existing_objects_matched().expect_partial()
+            checkpoint.read(values, path)
             return True
-        except (MemoryError, PermissionError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError):
+        except (Error, OSError, MemoryError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError):
             raise  # They say nothing of the file.
+        except tf.errors.NotFoundError:
+            is_there = path.with_name(f'{name}.index').exists()
+            verdict = 'is there, but TensorFlow does not find it' if is_there else 'is gone'
         except Exception as error:  # Of many kinds: whatever a reader raises on damaged bytes is a verdict on them.
             reason = printable(str(error).partition('\n')[0])[:200]
-            warn(f'{printable(self.directory / name)} is damaged or gone ({reason}); looking for another one')
-            return False
+            verdict = f'is damaged or incomplete ({reason})'
+        warn(f'{printable(path)} {verdict}; looking for another one')
+        return False
 
 
 def _write_facts(path: Path, recipe: recipes.Recipe, facts: dict) -> None:

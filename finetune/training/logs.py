@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ class Summaries:
     BUCKETS = 30
 
     def __init__(self, directory: Path):
-        self._writer = tf.summary.create_file_writer(str(directory))
+        self._writer = tf.summary.create_file_writer(os.fsencode(directory))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._write('scalars', step, {tag: tf.constant(value, tf.float32) for tag, value in values.items()})

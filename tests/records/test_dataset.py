@@ -1,6 +1,7 @@
 """Records: what is written is what TensorFlow reads, and nothing damaged or missing is read in silence."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_names_and_counts_come_from_the_manifest_and_not_from_the_folder(tmp_pat
     directory = write_records(tmp_path / 'r')
     shutil.copy(directory / 'train-00000-of-00002', directory / 'train-00000-of-00004')  # Of an earlier build.
     opened = dataset.open_records(directory)
-    assert opened.paths('train') == [str(directory / f'train-0000{index}-of-00002') for index in (0, 1)]
+    assert opened.paths('train') == [os.fsencode(directory / f'train-0000{index}-of-00002') for index in (0, 1)]
     assert opened.split('train').records == 5
     assert opened.num_classes == 3
     dataset.verify(opened)

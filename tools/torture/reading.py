@@ -1,5 +1,6 @@
 """Records that were damaged after they were written: R8."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,8 @@ def every_byte(place: Path, seed: int, count: int, step: int = 1) -> Iterator[st
     What a reader gets before it notices must be what was written. `step` leaves bytes out.
     """
     directory = toy_records.write(place / 'records', train=4, validation=0, size=8, seed=seed)
-    files = [*dataset.open_records(directory).paths('train'), str(directory / dataset.MANIFEST)]
-    yield from together(*(_damaged(directory, Path(file), seed, step) for file in files))
+    files = [*dataset.open_records(directory).paths('train'), os.fsencode(directory / dataset.MANIFEST)]
+    yield from together(*(_damaged(directory, Path(os.fsdecode(file)), seed, step) for file in files))
 
 
 def _damaged(directory: Path, file: Path, seed: int, step: int) -> Iterator[str]:
