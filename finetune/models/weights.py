@@ -28,7 +28,10 @@ HDF5_MAGIC = b'\x89HDF\r\n\x1a\n'
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Arrays by layer. `numbered`: a layer is called `conv2d_3`, the fourth of its class (Keras 3), not by its name."""
+    """Arrays by layer; those of a model inside the model are called MODEL/LAYER.
+
+    `numbered`: a layer is called `conv2d_3`, the fourth of its class (Keras 3), not by its name.
+    """
 
     layers: dict[str, list[np.ndarray]]
     numbered: bool
@@ -36,15 +39,32 @@ class Weights:
     def match(self, layers: list) -> tuple[list[str | None], list[str]]:
         """What this file calls each of a model's layers (those with weights), and the names that are left over.
 
-        Old files name some layers by counters of the process that wrote them; where most names are unknown, their order
-        decides, as it did when they were written.
+        They are looked for in the model that the file is of, and in those inside it: where most of them fit.
+        """
+        weighty = [layer for layer in layers if layer.weights]
+
+        def agreement(keys: list[str | None]) -> tuple[int, int]:
+            fitting = sum(fit(self.layers.get(key, []), layer) for key, layer in zip(keys, weighty, strict=True))
+            return fitting, len(keys) - keys.count(None)
+
+        found = max((self._keys(layers, model) for model in self._models()), key=agreement)  # Of equals, the outermost.
+        return found, [key for key in self.layers if key not in found]
+
+    def _models(self) -> list[str]:
+        """What the names of layers begin with: nothing, or the models that they are in."""
+        models = {name[:place + 1] for name in self.layers for place, character in enumerate(name) if character == '/'}
+        return sorted({'', *models}, key=lambda model: (len(model), model))
+
+    def _keys(self, layers: list, model: str) -> list[str | None]:
+        """Old files name some layers by counters of the process that wrote them; where most names are unknown, their
+        order decides, as it did when they were written.
         """
         keys = self._numbers(layers) if self.numbered else [layer.name for layer in layers]
-        keys = [key for key, layer in zip(keys, layers, strict=True) if layer.weights]
+        keys = [model + key for key, layer in zip(keys, layers, strict=True) if layer.weights]
         if not self.numbered and 2 * sum(key in self.layers for key in keys) < len(keys):
-            keys = [*self.layers, *[None] * len(keys)][:len(keys)]
-        found = [key if key in self.layers else None for key in keys]
-        return found, [key for key in self.layers if key not in found]
+            inside = [name for name in self.layers if name.startswith(model)]
+            keys = [*inside, *[None] * len(keys)][:len(keys)]
+        return [key if key in self.layers else None for key in keys]
 
     @staticmethod
     def _numbers(layers: list) -> list[str]:
@@ -55,6 +75,10 @@ class Weights:
             keys.append(f'{kind}_{seen[kind]}' if seen[kind] else kind)
             seen[kind] += 1
         return keys
+
+
+def fit(arrays: list[np.ndarray], layer) -> bool:
+    return [array.shape for array in arrays] == [tuple(weight.shape) for weight in layer.weights]
 
 
 def snake_case(name: str) -> str:
@@ -126,28 +150,38 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _numbered_layers(file, path: Path) -> dict[str, list]:
-    """Keras 3: layers/NAME/vars/0, 1, …"""
+def _numbered_layers(file, path: Path, model: str = '') -> dict[str, list]:
+    """Keras 3: layers/NAME/vars/0, 1, …, and the same again in layers/NAME where that is a model."""
     layers = {}
-    for name in _group(file, 'layers', path):
-        variables = _group(file, f'layers/{name}/vars', path) if 'vars' in _group(file, f'layers/{name}', path) else []
+    for name in _group(file, f'{model}layers', path):
+        place = f'{model}layers/{name}'
+        parts = _group(file, place, path)
+        if 'layers' in parts:
+            inner = _numbered_layers(file, path, f'{place}/')
+            layers |= {f'{name}/{layer}': datasets for layer, datasets in inner.items()}
+        variables = _group(file, f'{place}/vars', path) if 'vars' in parts else []
         if len(variables):
-            layers[name] = [_dataset(file, f'layers/{name}/vars/{i}', path) for i in range(len(variables))]
+            layers[name] = [_dataset(file, f'{place}/vars/{i}', path) for i in range(len(variables))]
     return layers
 
 
 def _named_layers(file, path: Path) -> dict[str, list]:
-    """Keras 2: attributes list the layers and each layer's arrays, in order."""
+    """Keras 2: attributes list the layers and each layer's arrays, in order. A model inside is one layer there, with
+    the arrays LAYER/ARRAY of all of its own.
+    """
     root = 'model_weights/' if 'model_weights' in file else ''
     group = _group(file, root, path)
     if 'layer_names' not in group.attrs:
-        raise Error(f'{printable(path)} is an HDF5 file, but not a Keras weight file: it has no layers.')
+        raise Error(f'{printable(path)} is an HDF5 file, but not a Keras weight file: it has no layers. '
+                    'Of a model of your own class, save the backbone alone: '
+                    'model.backbone.save_weights("backbone.weights.h5").')
     layers = {}
     for name in map(_text, group.attrs['layer_names']):
-        datasets = [_dataset(file, f'{root}{name}/{_text(array)}', path)
-                    for array in _group(file, f'{root}{name}', path).attrs['weight_names']]
-        if datasets:
-            layers[name] = datasets
+        owned = {}
+        for array in map(_text, _group(file, f'{root}{name}', path).attrs['weight_names']):
+            owned.setdefault(array.rpartition('/')[0], []).append(_dataset(file, f'{root}{name}/{array}', path))
+        for owner, datasets in owned.items():
+            layers[name if len(owned) == 1 else f'{name}/{owner}'] = datasets
     return layers
 
 
@@ -166,6 +200,8 @@ def _group(file, name: str, path: Path):
     group = _get(file, name, path)
     if not isinstance(group, h5py.Group):
         raise Error(f'{printable(path)}: {printable(name)} is an array or a type where Keras has a group; refused.')
+    if h5py.h5o.get_info(group.id).rc > 1:
+        raise Error(f'{printable(path)}: {printable(name)} is reached by several names; such files are refused.')
     return group
 
 

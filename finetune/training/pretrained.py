@@ -97,7 +97,7 @@ def restore(model, source: Source, labels: Sequence[str], fine_tune: bool) -> Re
             left_over += [key] if key else []
             continue
         arrays = source.weights.layers.get(key, [])
-        if [array.shape for array in arrays] != [tuple(weight.shape) for weight in layer.weights]:
+        if not weights.fit(arrays, layer):
             missing.append(_mismatch(layer, arrays))
             continue
         layer.set_weights(arrays)

@@ -60,6 +60,16 @@ def test_a_link_out_of_a_weight_file_is_not_followed(tmp_path):
             weights.read(tmp_path / name)
 
 
+@pytest.mark.parametrize('place', ['layers/model/layers', 'layers/model/layers/inner'])
+def test_a_model_that_holds_itself_is_refused_instead_of_read_for_ever(tmp_path, place):
+    path = tmp_path / 'endless.weights.h5'
+    with h5py.File(path, 'w') as file:
+        file['layers/dense/vars/0'] = np.ones(3)
+        file[place] = file['layers']
+    with pytest.raises(Error, match='several names'):
+        weights.read(path)
+
+
 INFLATED = zlib.compress(bytes(64 << 20), 9)
 
 

@@ -173,6 +173,42 @@ def write_weights(model, path):
                 group.create_dataset(name, data=weight.numpy())
 
 
+def inside(backbone, classes: int):
+    """As the tutorials of Keras build it: the backbone is one layer of a model, here of a model in a model."""
+    seen = keras.Sequential([keras.Input(backbone.input_shape[1:]), keras.layers.Rescaling(2.0, -1), backbone])
+    model = keras.Sequential([seen, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes)])
+    model.layers[-1].set_weights([np.full((16, classes), 9.0), np.full(classes, 10.0)])
+    return model
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+@pytest.mark.parametrize('name', ['whole.weights.h5', 'whole.h5'])
+def test_a_backbone_inside_another_model_is_found_with_its_head(tmp_path, name, frozen):
+    backbone = filled_backbone()
+    backbone.trainable = not frozen
+    model = inside(backbone, classes=3)
+    model.save_weights(tmp_path / name) if 'weights' in name else model.save(tmp_path / name)
+    restored_model, report = restored(tmp_path / name, fine_tune=False)
+    for expected, found in zip(backbone.get_weights(), restored_model.get_layer('backbone').get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    kernel, bias = restored_model.get_layer('head').get_weights()
+    assert (kernel[:, 1:] == 9).all() and (bias[1:] == 10).all()
+    assert report.missing == [] and report.head == 'restored, 3 outputs'
+    assert restored(tmp_path / name)[1].left_over == ['dense']
+
+
+def test_of_two_networks_in_a_file_the_one_that_fits_is_taken(tmp_path):
+    backbone = filled_backbone()
+    other = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(5, 3), keras.layers.BatchNormalization()])
+    pixels = keras.Input((16, 16, 3))
+    both = [keras.layers.GlobalAveragePooling2D()(each(pixels)) for each in (other, keras.Model(
+        backbone.input, backbone.output))]
+    keras.Model(pixels, keras.layers.Concatenate()(both)).save_weights(tmp_path / 'both.weights.h5')
+    model, report = restored(tmp_path / 'both.weights.h5')
+    np.testing.assert_array_equal(model.get_layer('backbone').get_weights()[0], backbone.get_weights()[0])
+    assert report.left_over == ['sequential/batch_normalization', 'sequential/conv2d']
+
+
 def test_a_file_of_another_network_is_refused_with_both_shapes(tmp_path):
     other = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(5, 3)])
     other.save_weights(tmp_path / 'other.weights.h5')
