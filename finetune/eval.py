@@ -1,5 +1,6 @@
 """`finetune eval`: one exact pass of a run over its records, and every number that follows from it."""
 
+import contextlib
 import itertools
 import json
 import shlex
@@ -117,7 +118,7 @@ def evaluate_checkpoint(
     seconds = time.monotonic() - started
     scores = metrics.score(outputs.labels, outputs.logits, run.labels)
     found = results.as_json(scores, required, _facts(flags, run, loaded, data, strategy, seconds))
-    print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now()), flush=True)
+    print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now(), found['best_of']), flush=True)
     examples = _worst_examples(outputs, data, flags.subset)
     files = results.write(directory, scores, examples, found)
     scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
@@ -188,12 +189,25 @@ def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
         'data_fingerprint': data.fingerprint,
         'subset': flags.subset,
         'subset_records': data.split(flags.subset).records,
+        'best_of': _best_of(flags, run, loaded, data),
         'batch_size': flags.batch_size,
         'engine': _engine(flags, run, strategy),
         'seconds': round(seconds, 3),
         'machine': machine.describe(),
         'versions': machine.versions(),
     }
+
+
+def _best_of(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records) -> int:
+    """How many checkpoints were measured on these very records to choose this one: 1 where there was no choice."""
+    was_asked_for = flags.run_once and flags.checkpoint != 'last'
+    same_pictures = flags.subset == 'validation' and run.records['fingerprint'] == data.fingerprint
+    if not (was_asked_for and same_pictures and loaded.step == run.best_step):
+        return 1
+    rows = []
+    with contextlib.suppress(Error):  # The table was changed: no reason to lose the answers to every record.
+        rows = logs.MetricsFile(run.directory / 'metrics.csv').rows()
+    return max(1, sum(bool(row['validation_precision_at_1']) for row in rows))
 
 
 def check_labels(run: Run, data: Records) -> None:

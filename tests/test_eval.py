@@ -23,7 +23,7 @@ from finetune.models import engines
 from finetune.records import batches, dataset
 from finetune.runs.run import Run
 from finetune.runs.state import State, build_model
-from finetune.training import towers
+from finetune.training import logs, towers
 from tests import toy, toy_run
 
 
@@ -135,6 +135,46 @@ def test_the_lines_are_those_that_scripts_of_the_original_parse(run, data, all_g
     assert re.fullmatch(rf'{now}: precision @ 1 = 0\.3636 recall @ 5 = 1\.0000 \[11 examples\]', lines[2])
     assert lines[3] == 'precision @ 1 lies between 0.1517 and 0.6462 (95 % interval after Wilson)'
     assert lines[4] == 'recall @ 5 is trivial: there are no more than 5 classes to choose from'
+
+
+CHOSEN = 'this epoch was chosen on these pictures, as the best of 3; the interval knows nothing of that'
+
+
+def measured(run, data, steps=3) -> None:
+    """As if every one of the last steps had been validated on these records, and step 1999 had won."""
+    run.keep_as_best(1999)
+    run.change(run.recipe, run.records | {'fingerprint': data.fingerprint}, run.kernels)
+    table = logs.MetricsFile(run.directory / 'metrics.csv')
+    table.append({'step': 1})  # Not validated.
+    for step in range(2000 - steps, 2000):
+        table.append({'step': step, 'validation_precision_at_1': '0.5'})
+
+
+def test_the_interval_of_the_best_of_many_epochs_says_that_they_were_chosen_on_these_pictures(
+    run, data, all_green, capsys,
+):
+    """The best of many is partly the luckiest, and an interval after Wilson is that of one that was not chosen."""
+    measured(run, data)
+    evaluate(run, data)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].startswith('precision @ 1 lies between') and lines[4].startswith(CHOSEN)
+    assert written(run)['best_of'] == 3
+    evaluate(run, data, '--checkpoint=1999')
+    assert CHOSEN in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('why', [
+    'another split', 'other records', 'one epoch', 'the last', 'no validation', 'no table'])
+def test_an_interval_that_hides_no_choice_stands_alone(tmp_path, run, data, all_green, capsys, why):
+    if why != 'no validation':
+        measured(run, data, steps=1 if why == 'one epoch' else 3)
+    if why == 'no table':
+        (run.directory / 'metrics.csv').write_text('saved;by;a;spreadsheet')
+    if why == 'other records':
+        data = toy_run.write_records(tmp_path / 'others', validation=[0, 4, 4, 3])
+    evaluate(run, data, *{'another split': ['--subset=train'], 'the last': ['--checkpoint=last']}.get(why, []))
+    assert 'was chosen' not in capsys.readouterr().out
+    assert written(run, 'train' if why == 'another split' else 'validation')['best_of'] == 1
 
 
 def test_the_tables_hold_the_classes_that_occur(run, data, all_green, capsys):

@@ -31,9 +31,12 @@ class Example:
     encoded: bytes
 
 
-def as_text(scores: Scores, now: datetime) -> str:
-    """What a person reads: the original's line, how sure it is, every class, and what was taken for what."""
-    figures = '\n'.join([headline(scores, now), *remarks(scores)])
+def as_text(scores: Scores, now: datetime, best_of: int = 1) -> str:
+    """What a person reads: the original's line, how sure it is, every class, and what was taken for what.
+
+    `best_of`: how many checkpoints were measured on these records to choose this one.
+    """
+    figures = '\n'.join([headline(scores, now), *remarks(scores, best_of)])
     return '\n\n'.join([figures, class_table(scores), confusion_table(scores)])
 
 
@@ -43,9 +46,12 @@ def headline(scores: Scores, now: datetime) -> str:
             f'[{scores.records} examples]')
 
 
-def remarks(scores: Scores) -> list[str]:
+def remarks(scores: Scores, best_of: int = 1) -> list[str]:
     low, high = scores.interval
     lines = [f'precision @ 1 lies between {low:.4f} and {high:.4f} (95 % interval after Wilson)']
+    if best_of > 1:
+        lines.append(f'this epoch was chosen on these pictures, as the best of {best_of}; the interval knows nothing '
+                     'of that: expect a little less of others')
     if scores.recall_is_trivial:
         lines.append('recall @ 5 is trivial: there are no more than 5 classes to choose from')
     return lines
