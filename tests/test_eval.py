@@ -117,7 +117,7 @@ def test_the_mistakes_come_with_the_pictures_that_were_mistaken(run, data, monke
 
 @pytest.mark.slow
 def test_a_fresh_process_without_gpus_has_the_towers_that_are_asked_for():
-    code = 'from finetune import towers; print(towers.strategy(2).num_replicas_in_sync)'
+    code = 'from finetune.training import towers; print(towers.strategy(2).num_replicas_in_sync)'
     environment = os.environ | {'CUDA_VISIBLE_DEVICES': ''}
     made = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == '2'
