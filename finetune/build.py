@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import errno
 import shutil
 import signal
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from finetune.building import account, conversion, plan, staging
 from finetune.building.sources import Skip
-from finetune.console import command
+from finetune.console import command, files
 from finetune.console.errors import Error, Stopped, UsageError
 from finetune.console.terminal import Progress, count, printable, say, warn
 from finetune.pictures import gate
@@ -217,7 +216,7 @@ def _remove(private: Path, split: dataset.Split) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding='utf-8')
-    staging.make_durable(path)
+    files.make_durable(path)
 
 
 class _Terminated(BaseException):
@@ -242,9 +241,10 @@ def _sigterm_raises() -> Iterator[None]:
 @contextlib.contextmanager
 def _told_when_full(output: Path) -> Iterator[None]:
     try:
-        yield
+        with files.naming(output):
+            yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in files.FULL:
             raise
         raise Error(f'{printable(output)}: {error.strerror}; nothing was changed. Make room, or choose another '
                     '--output_directory.') from None

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from finetune.console import command, machine
+from finetune.console import command, files, machine
 from finetune.console.errors import Error, RequirementMissed, UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress, duration, printable, say
@@ -109,7 +109,7 @@ def evaluate_checkpoint(
 ) -> dict:
     """Prints the results, writes the files, and returns what metrics.json holds."""
     directory = Path(flags.eval_dir or run.directory / 'eval' / flags.subset)
-    directory.mkdir(parents=True, exist_ok=True)  # Now: if it cannot be written to, no work is lost.
+    files.prepare(directory, 'the results are written there', '--eval_dir')
     tell = say if flags.json else print
     tell(f'Successfully loaded model from {printable(loaded.path)} at step={loaded.step}.')
     tell(f'{datetime.now()}: starting evaluation on ({printable(flags.subset)}).')
@@ -120,12 +120,12 @@ def evaluate_checkpoint(
     found = results.as_json(scores, required, _facts(flags, run, loaded, data, strategy, seconds))
     print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now(), found['best_of']), flush=True)
     examples = _worst_examples(outputs, data, flags.subset)
-    files = results.write(directory, scores, examples, found)
+    written = results.write(directory, scores, examples, found)
     scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
     logs.Summaries(directory).scalars(loaded.step, scalars)
     say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
         f'with {found["engine"]} (--engine)')
-    say(f'Wrote {", ".join(map(printable, files))}')
+    say(f'Wrote {", ".join(map(printable, written))}')
     return found
 
 

@@ -2,11 +2,13 @@
 
 import csv
 import errno
+import fcntl
 import io
 import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from finetune import build
+from finetune.console import locks
 from finetune.records import dataset
 from tests import toy
 from tests.toy_build import beside, digests, manifest, read, start
@@ -434,17 +437,30 @@ def test_a_mount_point_is_refused_before_any_work(pictures, output, monkeypatch,
 
 
 @pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
-@pytest.mark.parametrize('refuses', ['open', 'mkdir'])
+@pytest.mark.parametrize('refuses', [(tempfile, 'TemporaryFile'), (Path, 'mkdir')])
 def test_a_parent_that_may_not_be_written_is_named(pictures, output, number, refuses, monkeypatch, capsys):
     """Not a hidden file in it of which the user knows nothing. Root may write everywhere: the refusal is played."""
-    def refused(path, *arguments, **options):
-        raise OSError(number, os.strerror(number), str(path))
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, refuses, refused)
+    monkeypatch.setattr(*refuses, refused)
     run(pictures, output, code=1)
     told = capsys.readouterr().err
     assert f'{output.parent}: {os.strerror(number)}' in told and 'another --output_directory' in told
     assert '.lock' not in told
+
+
+def test_a_file_system_without_locks_and_syncs_takes_records(pictures, output, monkeypatch, capsys):
+    """SMB, vboxsf and old CIFS cannot sync a folder: all the work was done, and then removed."""
+    def refused(*_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(fcntl, 'flock', refused)
+    monkeypatch.setattr(os, 'fsync', refused)
+    monkeypatch.setattr(locks, '_warned_of', set())
+    run(pictures, output)
+    assert 'knows no locks' in capsys.readouterr().err
+    assert dataset.open_records(output)
 
 
 def build_until(event: str, pictures: Path, output: Path, *more: str) -> subprocess.Popen:

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -32,6 +33,11 @@ class Flags:
         self._groups: dict[str, list[tuple[str, str, str]]] = {}
         self._group = 'flags'
         self._aliases: dict[str, str] = {}
+
+    @property
+    def command(self) -> str:
+        """The first words of the usage: 'finetune train'."""
+        return re.split(r' (?=--|\[|[A-Z])', self.usage)[0]
 
     def group(self, title: str) -> None:
         self._group = title
@@ -69,7 +75,7 @@ class Flags:
         except absl_flags.Error as error:
             files = [argument for argument in argv if argument.startswith('-') and os.path.lexists(argument)]
             meant = f'; to name the file, write ./{printable(files[0])}, or -- before it' if files else ''
-            raise UsageError(f'{error}{meant} (`{self.usage.split(" [")[0]} --help` lists the flags)') from None
+            raise UsageError(f'{error}{meant} (`{self.command} --help` lists the flags)') from None
         values = {name: self._values[name].value for name in self._values}
         given = {name for name in self._values if self._values[name].present}
         return SimpleNamespace(**values, given=given, arguments=arguments)
@@ -128,7 +134,8 @@ def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Seque
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _fail(f'{error.filename or "the system"}: {error.strerror or error}', 1, debug)
+        what = printable(error.filename) if error.filename else f'`{flags.command}` cannot go on (--debug shows where)'
+        return _fail(f'{what}: {error.strerror or error}', 1, debug)
     except Exception as error:
         return _fail(f'{type(error).__name__}: {error} (this should not happen; --debug shows where)', 1, debug)
 

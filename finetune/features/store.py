@@ -7,9 +7,7 @@ Order of a pass: lock, go on where a killed pass stopped, append rows, make them
 the last name is whole. All of it may be deleted at any time; it is computed again when it is needed.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import io
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.console import files, locks
 from finetune.console.errors import Error
 from finetune.console.files import write_atomically
 from finetune.console.lazy import keras, tf
@@ -167,7 +166,7 @@ def find_or_compute(wanted: Wanted, directory: Path, threads: int | None = None)
     try:
         if not _is_whole(wanted, place):
             place.mkdir(parents=True, exist_ok=True)
-            with _lock(place):
+            with locks.held(place / 'lock', lambda pid: _say_that_we_wait(place)):
                 if not _is_whole(wanted, place):  # Another run may have computed them while we waited.
                     _compute(wanted, place, threads)
                     return Features(np.load(place / 'features.npy', mmap_mode='r'))
@@ -192,16 +191,8 @@ def _header(wanted: Wanted) -> bytes:
     return header.getvalue()
 
 
-@contextlib.contextmanager
-def _lock(place: Path) -> Iterator[None]:
-    """Held by one process at a time; it goes with the process, however that ends."""
-    with (place / 'lock').open('a') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f'Another run is computing the same features ({printable(place)}); waiting for it')
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _say_that_we_wait(place: Path) -> None:
+    say(f'Another run is computing the same features ({printable(place)}); waiting for it')
 
 
 def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
@@ -272,7 +263,7 @@ def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray
 
 def _make_durable(file) -> None:
     file.flush()
-    os.fsync(file.fileno())
+    files.sync(file.fileno(), file.name)
 
 
 def _megabytes(size: int) -> str:

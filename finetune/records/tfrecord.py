@@ -5,12 +5,13 @@ Formats: https://protobuf.dev/programming-guides/encoding and tensorflow/core/li
 
 import functools
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
+
+from finetune.console import files
 
 SHORT = 24  # Bytes.
 _BYTES_LIST, _INT64_LIST = 1, 3  # The fields of tf.train.Feature.
@@ -80,7 +81,7 @@ class ShardWriter:
 
     def close(self) -> Shard:
         self._file.flush()
-        os.fsync(self._file.fileno())
+        files.sync(self._file.fileno(), self.path)
         self._file.close()
         return Shard(self.path.name, self.records, self._bytes, self._hash.hexdigest())
 

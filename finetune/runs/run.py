@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import os
@@ -11,8 +10,9 @@ import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
-from finetune.console import machine
+from finetune.console import files, locks, machine
 from finetune.console.errors import Error, UsageError
 from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
@@ -43,22 +43,19 @@ class Loaded:
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Keeps a second training out of a run's directory; it goes with the process, however that ends."""
-    is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / '.lock'
-    with path.open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Error(f'another training is writing to {printable(directory)}. Wait for it, or use another '
-                        '--train_dir.') from None
-        try:
+    is_new = files.prepare(directory, 'the run is written there', '--train_dir')
+    try:
+        with locks.held(directory / '.lock', lambda pid: _refuse(directory, pid)), files.naming(directory):
             yield
-        finally:
-            with contextlib.suppress(OSError):  # Another training has just begun there, or it is gone.
-                if is_new and list(directory.iterdir()) == [path]:  # A flag was wrong: there is no run.
-                    path.unlink()
-                    directory.rmdir()
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # Not empty, as it should be; it is where a flag was wrong.
+                directory.rmdir()
+
+
+def _refuse(directory: Path, pid: str) -> NoReturn:
+    raise Error(f'another training (pid {pid}) is writing to {printable(directory)}. Wait for it, or use another '
+                '--train_dir.')
 
 
 class Run:

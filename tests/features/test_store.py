@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+from finetune.console import locks
 from finetune.console.errors import Error
 from finetune.console.lazy import keras, tf
 from finetune.evaluation import inference
@@ -294,7 +295,7 @@ def test_the_second_of_two_runs_at_once_waits_for_the_first(data, tmp_path, monk
     known = wanted(data, toy_classifier())
     place = tmp_path / known.key
     place.mkdir()
-    with store._lock(place):
+    with locks.held(place / 'lock', pytest.fail):
         second = threading.Thread(target=store.find_or_compute, args=(known, tmp_path))
         second.start()
         second.join(0.3)
