@@ -3,6 +3,9 @@
 import importlib
 import sys
 
+from finetune.console import command
+from finetune.console.errors import UsageError
+
 VERBS = {
     'build': 'pictures in class folders -> records',
     'train': 'records -> run: a fine-tuned classifier',
@@ -17,11 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     verb = argv[0] if argv else '--help'
     if verb in VERBS:
         return importlib.import_module(f'finetune.{verb}').main(argv[1:])
-    if verb in {'--help', '-h', 'help'}:
-        print(_help())
-        return 0
-    print(f'error: {verb!r} is not a verb of finetune.\n\n{_help()}', file=sys.stderr)
-    return 2
+    return command.carry_out(lambda: _tell(verb), 'finetune')
+
+
+def _tell(verb: str) -> None:
+    if verb not in {'--help', '-h', 'help'}:
+        raise UsageError(f'{verb!r} is not a verb of finetune.\n\n{_help()}')
+    print(_help())
 
 
 def _help() -> str:

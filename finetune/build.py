@@ -5,15 +5,14 @@
 
 import contextlib
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune.building import account, conversion, plan, staging
 from finetune.building.sources import Skip
-from finetune.console import command, files
-from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console import command, files, signals
+from finetune.console.errors import Error, UsageError
 from finetune.console.terminal import Progress, count, printable, say, warn
 from finetune.pictures import gate
 from finetune.records import dataset
@@ -79,7 +78,7 @@ def build(options) -> int:
     output = Path(options.output_directory)
     planned = plan.make(options)
     _check_output(output, options)
-    with _sigterm_raises(), _told_when_full(output), staging.replacing(output) as private:
+    with signals.raised(), _told_when_full(output), staging.replacing(output) as private:
         account.start_screen(planned, output, options.validation_percent is None)
         _check_space(planned, private)
         splits, outcomes = _write_shards(planned, private)
@@ -217,25 +216,6 @@ def _remove(private: Path, split: dataset.Split) -> None:
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding='utf-8')
     files.make_durable(path)
-
-
-class _Terminated(BaseException):
-    """As KeyboardInterrupt, no Exception: it may arise while a picture is judged, and is no verdict on it."""
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: on its way out, everything half made is removed."""
-    def stop(number, frame):
-        raise _Terminated
-
-    former = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Terminated:
-        raise Stopped('stopped by SIGTERM', signal.SIGTERM) from None
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 @contextlib.contextmanager

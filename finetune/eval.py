@@ -118,11 +118,13 @@ def evaluate_checkpoint(
     seconds = time.monotonic() - started
     scores = metrics.score(outputs.labels, outputs.logits, run.labels)
     found = results.as_json(scores, required, _facts(flags, run, loaded, data, strategy, seconds))
-    print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now(), found['best_of']), flush=True)
-    examples = _worst_examples(outputs, data, flags.subset)
-    written = results.write(directory, scores, examples, found)
-    scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
-    logs.Summaries(directory).scalars(loaded.step, scalars)
+    try:
+        written = results.write(directory, scores, _worst_examples(outputs, data, flags.subset), found)
+        scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
+        logs.Summaries(directory).scalars(loaded.step, scalars)
+    finally:  # They are written although nobody reads them, and shown although the disk is full.
+        print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now(), found['best_of']),
+              flush=True)
     say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
         f'with {found["engine"]} (--engine)')
     say(f'Wrote {", ".join(map(printable, written))}')

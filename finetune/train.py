@@ -160,15 +160,14 @@ def train_steps(run: Run, state: State, feed: Feed, strategy, flags: SimpleNames
                 journal.save(step)
             if stop.number:
                 journal.save_at_last(step)
-                raise Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
-                              'the same command goes on from there', stop.number)
+                raise _stopped(run, step, stop)
         journal.save_at_last(step)
 
 
 def solve_head(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
-    """One step, to the head that fits best. A signal on the way just ends it: the features are kept."""
+    """One step, to the head that fits best; a signal on the way waits for it."""
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
-    with Progress('Training', 1, 'step') as progress:
+    with signals.deferred() as stop, Progress('Training', 1, 'step') as progress:
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps, flags.histograms)
         kernel, bias, loss = regression.fit(
             features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
@@ -181,6 +180,13 @@ def solve_head(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamesp
         state.step.assign(1)
         journal.measure(1, loss)
         journal.save_at_last(1)
+        if stop.number:
+            raise _stopped(run, 1, stop)
+
+
+def _stopped(run: Run, step: int, stop: signals.StopRequest) -> Stopped:
+    return Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
+                   'the same command goes on from there', stop.number)
 
 
 def _tell(trial: regression.Trial) -> None:

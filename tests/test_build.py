@@ -483,7 +483,7 @@ def slow_pictures(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize('processes', [1, 2])
-@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_stopped_build_leaves_the_old_records_and_nothing_half_made(
     slow_pictures, output, number, code, processes, tmp_path
 ):

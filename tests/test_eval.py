@@ -5,18 +5,23 @@ says 'green' to everything: 4 of the 11 records are.
 """
 
 import csv
+import errno
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from finetune import eval
+from finetune.console.errors import OutputLost
 from finetune.console.lazy import tf
 from finetune.evaluation import drawings, inference, metrics, results
 from finetune.models import engines
@@ -413,3 +418,40 @@ def test_the_named_checkpoint_is_the_one_that_is_evaluated(run, data, all_green,
     for flags in ([], ['--checkpoint=best'], ['--checkpoint=1999'], ['--checkpoint=last'], ['--checkpoint=2500']):
         evaluate(run, data, *flags)
     assert re.findall(r'at step=(\d+)\.', capsys.readouterr().out) == ['1999', '1999', '1999', '2500', '2500']
+
+
+# Where it cannot be written or shown ------------------------------------------------------------------------
+
+
+def test_a_directory_that_may_not_be_written_is_refused_before_the_pass(run, data, monkeypatch, capsys):
+    """After it, an hour would be lost. Root may write everywhere: the refusal is played."""
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
+    monkeypatch.setattr(eval, 'answer', pytest.fail)
+    (run.directory / 'eval/validation').mkdir(parents=True)
+    assert evaluate(run, data) == 1
+    told = capsys.readouterr().err
+    assert f'{run.directory}/eval/validation: Permission denied' in told and 'another --eval_dir' in told
+
+
+def test_results_are_written_although_their_reader_is_gone(run, data, all_green, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            if 'precision @ 1' in text:
+                raise OutputLost(signal.SIGPIPE)
+            return len(text)
+
+    monkeypatch.setattr(sys, 'stdout', Gone())
+    assert evaluate(run, data) == 141
+    assert written(run)['records'] == 11
+
+
+def test_results_are_shown_although_the_disk_is_full(run, data, all_green, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'metrics.json')
+
+    monkeypatch.setattr(results, 'write', full)
+    assert evaluate(run, data) == 1
+    assert 'precision @ 1 = 0.3636' in capsys.readouterr().out

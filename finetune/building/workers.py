@@ -79,7 +79,8 @@ def _enlarge(pipe: Connection) -> None:
 
 def _serve(jobs: Connection, results: Connection, work: Callable) -> None:
     _forget_what_a_fork_inherits({jobs.fileno(), results.fileno()})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one decides.
+    for number in (signal.SIGINT, signal.SIGHUP):  # They reach every process; the first one decides.
+        signal.signal(number, signal.SIG_IGN)
     taken: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=_take, args=(jobs, taken), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # The first one is gone.

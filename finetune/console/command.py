@@ -1,6 +1,5 @@
 """A command line: its flags in groups, its help, and the way every command ends."""
 
-import io
 import math
 import os
 import re
@@ -14,7 +13,8 @@ from types import SimpleNamespace
 
 from absl import flags as absl_flags
 
-from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console import streams
+from finetune.console.errors import Error, OutputLost, Stopped, UsageError
 from finetune.console.terminal import printable
 
 
@@ -115,14 +115,33 @@ def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Seque
     argv = sys.argv[1:] if argv is None else list(argv)
     debug = '--debug' in argv
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0' if debug else '3')  # TensorFlow's own start-up lines.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # Where a terminal lacks a character, that must not end the work.
-            stream.reconfigure(errors='backslashreplace')
+    return carry_out(lambda: _work(flags, work, argv), flags.command, debug)
+
+
+def _work(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: list[str]) -> int | None:
+    if {'--help', '-h', '-help', '--helpfull'} & set(argv):
+        print(flags.help())
+        return 0
+    return work(flags.parse([argument for argument in argv if argument != '--debug']))
+
+
+def carry_out(work: Callable[[], int | None], command: str, debug: bool = False) -> int:
+    """Does the work of a command; whatever ends it becomes one sentence and an exit code, on whatever streams."""
+    with streams.guarded() as missing:
+        exit_code = _ended(work, command, debug)
+        if exit_code == 0 and missing():
+            exit_code = _fail(f'a part of the standard output could not be written: {missing()}.', 1, debug)
+    return exit_code
+
+
+def _ended(work: Callable[[], int | None], command: str, debug: bool) -> int:
     try:
-        if {'--help', '-h', '-help', '--helpfull'} & set(argv):
-            print(flags.help(), flush=True)
-            return 0
-        return work(flags.parse([argument for argument in argv if argument != '--debug'])) or 0
+        with streams.losses_told_to(streams.end_the_work):
+            exit_code = work() or 0
+            sys.stdout.flush()  # Now, when a failure is still an error.
+            return exit_code
+    except OutputLost as lost:
+        return lost.exit_code
     except Stopped as stopped:  # As it was asked to; that is no error.
         print(stopped, file=sys.stderr)
         return stopped.exit_code
@@ -130,11 +149,8 @@ def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Seque
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
         return _fail('stopped', 128 + signal.SIGINT, debug)
-    except BrokenPipeError:  # The reader of our output, say `head`, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except OSError as error:
-        what = printable(error.filename) if error.filename else f'`{flags.command}` cannot go on (--debug shows where)'
+        what = printable(error.filename) if error.filename else f'`{command}` cannot go on (--debug shows where)'
         return _fail(f'{what}: {error.strerror or error}', 1, debug)
     except Exception as error:
         return _fail(f'{type(error).__name__}: {error} (this should not happen; --debug shows where)', 1, debug)

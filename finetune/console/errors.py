@@ -33,6 +33,13 @@ class Stopped(Error):
         self.exit_code = 128 + signal_number
 
 
+class OutputLost(Stopped):
+    """Whoever read the output has seen enough, or the terminal is gone: nobody is left to tell."""
+
+    def __init__(self, signal_number: int):
+        super().__init__('', signal_number)
+
+
 class Reject(Exception):
     """One picture that cannot be used. It is counted and listed, and never ends the work on the others."""
 

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from finetune.console import streams
+
 
 class LazyModule:
     def __init__(self, name: str, needs_tensorflow: bool = True):
@@ -36,6 +38,7 @@ def _silent_stderr() -> Iterator[None]:
 
     TensorFlow's libraries write start-up lines there before the log level they are given counts.
     """
+    streams.open_missing()
     sys.stderr.flush()
     own = os.dup(2)
     with tempfile.TemporaryFile() as kept:

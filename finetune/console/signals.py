@@ -1,9 +1,12 @@
-"""SIGTERM and Ctrl-C while there is something to save first."""
+"""What asks a command to stop: Ctrl-C, SIGTERM, and the loss of the terminal; and what there is to do first."""
 
 import contextlib
+import os
 import signal
-import sys
 from collections.abc import Iterator
+
+from finetune.console import streams
+from finetune.console.errors import Stopped
 
 
 class StopRequest:
@@ -11,21 +14,65 @@ class StopRequest:
 
     number: int | None = None
 
+    def lost(self, name: str, error: OSError) -> None:
+        """A stream can no longer be written to, which stands for a signal."""
+        self.number = self.number or streams.signal_of(error)
+
 
 @contextlib.contextmanager
 def deferred() -> Iterator[StopRequest]:
-    """The first SIGTERM or Ctrl-C is only noted, for the work to stop at a good place; a second one acts at once."""
+    """Ctrl-C, SIGTERM and SIGHUP are only noted, for the work to stop at a good place; so is the loss of a stream.
+
+    A second Ctrl-C or SIGTERM acts at once. SIGHUP never does: when a terminal closes, the system and the shell send
+    one each.
+    """
     request = StopRequest()
 
     def note(number, frame):
-        request.number = number
-        print('stopping after this step; once more stops at once, without saving', file=sys.stderr)
-        for each, handler in former.items():
-            signal.signal(each, handler)
+        request.number = request.number or number
+        if number == signal.SIGHUP:
+            return
+        with contextlib.suppress(OSError):  # Past Python's buffer: the signal may have come while that was written.
+            os.write(2, b'stopping after this step; once more stops at once, without saving\n')
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, former[each])
 
-    former = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    former = {each: signal.signal(each, note) for each in (signal.SIGINT, *_ending())}
     try:
-        yield request
+        with streams.losses_told_to(request.lost):
+            yield request
     finally:
-        for each, handler in former.items():
-            signal.signal(each, handler)
+        _restore(former)
+
+
+class _Ended(BaseException):
+    """As KeyboardInterrupt, no Exception: it may arise anywhere, and is no verdict on what was being done."""
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the work as Ctrl-C does: on its way out, everything half made is removed."""
+    def end(number, frame):
+        for each in former:  # One often comes after the other, and would end the removing.
+            signal.signal(each, signal.SIG_IGN)
+        raise _Ended(number)
+
+    former = {each: signal.signal(each, end) for each in _ending()}
+    try:
+        yield
+    except _Ended as ended:
+        number = signal.Signals(ended.args[0])
+        raise Stopped(f'stopped by {number.name}', number) from None
+    finally:
+        _restore(former)
+
+
+def _ending() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP unless it is ignored, as nohup has it."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
+
+
+def _restore(handlers: dict) -> None:
+    for each, handler in handlers.items():
+        signal.signal(each, handler)

@@ -1,15 +1,22 @@
 """What a run leaves on the disk, and how the same command goes on from there."""
 
+import contextlib
 import csv
+import errno
+import fcntl
 import json
 import os
 import signal
+import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from finetune.console import machine
+from finetune import train
+from finetune.console import lazy, locks, machine
 from finetune.models import zoo
 from finetune.models.averages import Averages
 from finetune.runs import recipe as recipes
@@ -67,7 +74,8 @@ def test_divergence_stops_the_run_with_its_own_exit_code_and_leaves_a_finite_che
 
 
 @pytest.mark.parametrize(('number', 'exit_code'), [
-    (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+    (signal.SIGINT, 130), *(pytest.param(number, 128 + number, marks=pytest.mark.slow)
+                            for number in (signal.SIGTERM, signal.SIGHUP))])
 def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch, number, exit_code):
     whole = tmp_path / 'whole'
     train_toy(data, whole, '--max_steps=5')
@@ -85,6 +93,69 @@ def test_a_signal_saves_and_the_same_command_goes_on(data, tmp_path, monkeypatch
     monkeypatch.setitem(zoo.NETS, 'toy', zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE))
     assert train_toy(data, tmp_path / 'run', '--max_steps=5') == 0
     assert_equal_variables(variables(whole), variables(tmp_path / 'run'), rtol=0, atol=0)
+
+
+@pytest.fixture
+def no_reader():
+    """A standard output that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, 'w') as stream:
+        yield stream
+
+
+@pytest.fixture
+def full_disk():
+    with Path('/dev/full').open('w') as stream:
+        yield stream
+
+
+STEPS = ('--max_steps=5', '--log_every_steps=1')
+SOLVED = ('--freeze_backbone',)
+
+
+@pytest.mark.parametrize(('flags', 'step'), [(STEPS, 1), (SOLVED, 1)])
+def test_a_training_whose_reader_has_seen_enough_saves_and_stops(data, tmp_path, monkeypatch, no_reader, flags, step):
+    """`finetune train | head -1`"""
+    monkeypatch.setattr(sys, 'stdout', no_reader)
+    assert train.main([f'--data_dir={data}', f'--train_dir={tmp_path}/run', '--model=toy', *flags]) == 141
+    assert Run(tmp_path / 'run').steps() == [step]
+
+
+@pytest.mark.parametrize(('flags', 'step'), [(STEPS, 5), (SOLVED, 1)])
+def test_a_training_whose_log_fills_the_disk_goes_on_to_its_end(
+    data, tmp_path, monkeypatch, full_disk, flags, step, capfd
+):
+    """As it does where a checkpoint does; that lines are missing is told in the end."""
+    monkeypatch.setattr(sys, 'stdout', full_disk)
+    assert train.main([f'--data_dir={data}', f'--train_dir={tmp_path}/run', '--model=toy', *flags]) == 1
+    assert Run(tmp_path / 'run').steps()[-1] == step
+    assert capfd.readouterr().err.endswith('standard output could not be written: No space left on device.\n')
+
+
+def test_a_file_system_without_locks_and_syncs_is_trained_on(data, tmp_path, monkeypatch, capfd):
+    def refused(*_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(fcntl, 'flock', refused)
+    monkeypatch.setattr(os, 'fsync', refused)
+    monkeypatch.setattr(locks, '_warned_of', set())
+    assert train.main([f'--data_dir={data}', f'--train_dir={tmp_path}/run', '--model=toy', '--freeze_backbone']) == 0
+    assert capfd.readouterr().err.count('knows no locks') == 1
+
+
+def test_a_directory_that_may_not_be_written_is_refused_before_the_work_by_its_flag(
+    data, tmp_path, monkeypatch, capfd
+):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
+    monkeypatch.setattr(lazy, '_silent_stderr', contextlib.nullcontext)  # It needs one.
+    (tmp_path / 'run').mkdir()
+    assert train_toy(data, tmp_path / 'run', '--max_steps=1') == 1
+    assert f'{tmp_path}/run: Permission denied' in (told := capfd.readouterr().err) and '--train_dir' in told
+    assert not list((tmp_path / 'run').iterdir())
 
 
 @pytest.mark.slow

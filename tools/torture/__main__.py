@@ -60,7 +60,8 @@ FIGURES = [
            hostile.refused),
     Figure('R15', 'a loss that becomes infinite: exit code 3, all that is kept is finite', trainings.diverged, 20),
     Figure('R15', 'a disk that is full while saving: goes on, says so, tries again', trainings.disk_full, 5),
-    Figure('R15', 'SIGTERM and Ctrl-C: saved within 10 s, exit code 143 or 130, goes on', trainings.stopped, 20),
+    Figure('R15', 'SIGTERM, Ctrl-C and SIGHUP: saved within 10 s, exit code 143, 130 or 129, goes on',
+           trainings.stopped, 20),
     Figure('R17', 'hostile names of files and classes: no broken line, CSV or JSON', names.everywhere),
     Figure('R18', 'one picture in training, eval and predict: the same logits to 1e-5', one_answer.everywhere),
 ]

@@ -235,14 +235,14 @@ def _never_saved(data: Path, here: Path, limit: int) -> str:
 
 
 def stopped(place: Path, seed: int, count: int) -> Iterator[str]:
-    """SIGTERM and Ctrl-C at any moment of the training: saved within ten seconds, and it goes on from there.
+    """SIGTERM, Ctrl-C and SIGHUP at any moment of the training: saved within ten seconds, and it goes on from there.
 
     What was said must be so: the checkpoint of the step that it stopped at is there.
     """
     data, expected = _uninterrupted(place)
     rng = random.Random(seed)
     for number in range(count):
-        here, (signal_number, code) = place / str(number), ((signal.SIGTERM, 143), (signal.SIGINT, 130))[number % 2]
+        here, signal_number = place / str(number), (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[number % 3]
         here.mkdir()
         child = children.start(train_in_child, data, here / 'run', here, f'--max_steps={STEPS}')
         _wait_for(lambda here=here: len(_notes(here)) >= 2, seconds=60)
@@ -253,7 +253,7 @@ def stopped(place: Path, seed: int, count: int) -> Iterator[str]:
         if ended.result == 0:  # It was done before.
             continue
         when = f'stop {number} of seed {seed}'
-        yield (unless(ended.result == code, f'{when}: {ended}') or _stop_was_saved(here, when)
+        yield (unless(ended.result == 128 + signal_number, f'{when}: {ended}') or _stop_was_saved(here, when)
                or _goes_on(data, here, expected, when))
 
 
