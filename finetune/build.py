@@ -32,18 +32,18 @@ FLAGS = command.Flags(
 FLAGS.group('where')
 FLAGS.choice('source', 'folders', tuple(plan.SOURCES), 'what the pictures lie in: folders of files; CSV files of '
              "MNIST; CIFAR-10's binary batches; or a dataset that tensorflow-datasets prepared")
-FLAGS.string('train_directory', None, 'folder with one folder of pictures a class; of mnist_csv and cifar10 a file, or '
+FLAGS.path('train_directory', None, 'folder with one folder of pictures a class; of mnist_csv and cifar10 a file, or '
              'the folder that it is in')
-FLAGS.string('validation_directory', None, 'the same for validation pictures')
+FLAGS.path('validation_directory', None, 'the same for validation pictures')
 FLAGS.string('tfds', None, 'name of the dataset for --source=tfds')
-FLAGS.string('tfds_dir', None, 'where it was prepared')
+FLAGS.path('tfds_dir', None, 'where it was prepared')
 FLAGS.string('tfds_splits', None, "TRAIN,VALIDATION: the dataset's names for them (default: train, and validation or "
              'test if there is one)')
 FLAGS.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
              'validation, chosen by content, so that no picture ever changes sides (default: '
              f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
-FLAGS.string('output_directory', None, 'records to make; records that stand there are replaced')
-FLAGS.string('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
+FLAGS.path('output_directory', None, 'records to make; records that stand there are replaced')
+FLAGS.path('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
              "of mnist_csv names for the file's numbers from 0 on")
 FLAGS.switch('overwrite', False, 'replace the output directory whatever is in it')
 FLAGS.group('what is stored')

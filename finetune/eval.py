@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import shlex
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +15,7 @@ import numpy as np
 from finetune.console import command, files, machine
 from finetune.console.errors import Error, RequirementMissed, UsageError
 from finetune.console.lazy import tf
-from finetune.console.terminal import Progress, duration, printable, say
+from finetune.console.terminal import Progress, duration, printable, say, say_next
 from finetune.evaluation import inference, metrics, results
 from finetune.evaluation.inference import Outputs
 from finetune.models import engines
@@ -30,8 +29,8 @@ FLAGS = command.Flags(
     'Answers every record of a split once and says how good the answers are: precision@1 with its 95 % '
     'interval, recall@5, per class, confusion, and the worst mistakes as pictures.')
 FLAGS.group('what')
-FLAGS.string('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
-FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
+FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
+FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`')
 FLAGS.string('subset', 'validation', 'split to evaluate on')
 FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 FLAGS.integer('num_examples', None, 'only the first so many records (default: all)', least=1)
@@ -41,7 +40,7 @@ FLAGS.group('when')
 FLAGS.switch('run_once', False, 'evaluate one checkpoint and end; without it every new one, until Ctrl-C')
 FLAGS.integer('eval_interval_secs', 10, 'seconds between two looks for a new checkpoint', least=1)
 FLAGS.group('results')
-FLAGS.string('eval_dir', None, 'directory of the results (default: eval/SUBSET in --checkpoint_dir)')
+FLAGS.path('eval_dir', None, 'directory of the results (default: eval/SUBSET in --checkpoint_dir)')
 FLAGS.string('require', '', 'figures to reach, say "precision@1>=0.9,loss<0.5"; else the exit code is 3')
 FLAGS.switch('json', False, 'print metrics.json, on one line, instead of lines and tables')
 FLAGS.group('device')
@@ -69,7 +68,7 @@ def evaluate(flags: SimpleNamespace) -> None:
     check_labels(run, data)
     loaded = _load_named(run, flags, strategy)
     figures = evaluate_checkpoint(flags, run, loaded, data, strategy, required)['figures']
-    say(f'Next:  finetune predict --checkpoint_dir={shlex.quote(printable(flags.checkpoint_dir))} photo.jpg folder/')
+    say_next('finetune', 'predict', f'--checkpoint_dir={flags.checkpoint_dir}', 'photo.jpg', 'folder/')
     missed = [f'{requirement}, but it is {figures[requirement.name]:.4f}'
               for requirement in required if not requirement.holds(figures)]
     if missed:

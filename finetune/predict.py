@@ -41,7 +41,7 @@ FLAGS = command.Flags(
     'of files and folders on stdin, one a line or with NULs between them. A file that is no good picture gets a '
     'line that says why, and the exit code is 1.')
 FLAGS.group('what')
-FLAGS.string('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
+FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
 FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, best means last)')
 FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
 FLAGS.group('answers')
@@ -137,7 +137,7 @@ def find_pictures(arguments: Iterable[str], others: folders.Others | None = None
         if argument == '-':
             yield from find_pictures(_listed(sys.stdin.buffer), others)
             continue
-        path = argument if os.path.lexists(argument) else os.path.expanduser(argument)  # noqa: PTH111 - any name.
+        path = argument if os.path.lexists(argument) else command.expanded(argument)
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long.
             yield from _in_folder(path, others)
         else:

@@ -28,10 +28,10 @@ FLAGS = command.Flags(
     'Trains a classifier on records that `finetune build` made. '
     'The same command again goes on where the last one stopped.')
 FLAGS.group('places')
-FLAGS.string('data_dir', None, 'records directory, the --output_directory of `finetune build`')
-FLAGS.string('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
+FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`')
+FLAGS.path('train_dir', None, 'run directory, made if it is not there (default: checkpoints/NAME of --data_dir)')
 FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
-FLAGS.string('feature_dir', None, 'where the outputs of frozen layers are kept; they may be deleted at any time '
+FLAGS.path('feature_dir', None, 'where the outputs of frozen layers are kept; they may be deleted at any time '
              '(default: features in --data_dir)')
 recipes.add_flags(FLAGS)
 FLAGS.group('device')
@@ -50,6 +50,8 @@ FLAGS.number(
     'save_interval_secs', 120, 'longest time between two checkpoints; epochs of 10 seconds and more end with one',
     least=0)
 FLAGS.alias('pretrained_model_checkpoint_path', 'pretrained')
+FLAGS.alias('learning_rate', 'initial_learning_rate')
+FLAGS.alias('lr', 'initial_learning_rate')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,10 +17,10 @@ flags = command.Flags(
     'python -m tools.show_records --data_dir=RECORDS [flags]',
     'Writes a contact sheet of the first pictures of a split, in the order of the records, which is a shuffled one.',
 )
-flags.string('data_dir', None, 'records to show')
+flags.path('data_dir', None, 'records to show')
 flags.string('subset', 'train', 'which split')
 flags.integer('count', 36, 'how many pictures', least=1)
-flags.string('output', 'records.png', 'picture to write')
+flags.path('output', 'records.png', 'picture to write')
 
 
 def main(argv=None) -> int:

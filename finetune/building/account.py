@@ -7,7 +7,6 @@ import io
 import json
 import operator
 import platform
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import features
 from finetune.building import conversion
 from finetune.building.plan import SPLIT_VERSION, Plan
 from finetune.building.sources import Skip, folders
-from finetune.console.terminal import count, printable, say, some, table, warn
+from finetune.console.terminal import count, printable, say, say_next, some, table, warn
 from finetune.records import dataset
 
 SMALL_CLASS = 20
@@ -174,8 +173,8 @@ def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> 
     shards = [split.shards[0].name + (' …' if len(split.shards) > 1 else '') for split in splits]
     made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
     print(f'made in {printable(output)}: {made}', flush=True)
-    data, run = shlex.quote(str(output)), shlex.quote(f'checkpoints/{output.resolve().name}')
-    say(f'next: finetune train --data_dir={data} --train_dir={run} --pretrained=sample --fine_tune')
+    say_next('finetune', 'train', f'--data_dir={output}', f'--train_dir=checkpoints/{output.resolve().name}',
+             '--pretrained=sample', '--fine_tune')
     print(counts_line(told, printable(output / dataset.SKIPPED)))
 
 

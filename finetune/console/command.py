@@ -33,6 +33,7 @@ class Flags:
         self._groups: dict[str, list[tuple[str, str, str]]] = {}
         self._group = 'flags'
         self._aliases: dict[str, str] = {}
+        self._paths: list[str] = []
 
     @property
     def command(self) -> str:
@@ -44,6 +45,11 @@ class Flags:
 
     def string(self, name: str, default: str | None, help: str) -> None:
         self._add(absl_flags.DEFINE_string, name, default, help)
+
+    def path(self, name: str, default: str | None, help: str) -> None:
+        """A string in which a leading ~ is the home directory: bash leaves it as it is after `--flag=`."""
+        self.string(name, default, help)
+        self._paths.append(name)
 
     def integer(
         self, name: str, default: int | None, help: str, least: int | None = None, most: int | None = None
@@ -58,7 +64,11 @@ class Flags:
             name, lambda value: value is None or math.isfinite(value), 'must be a finite number', self._values)
 
     def switch(self, name: str, default: bool, help: str) -> None:
-        self._add(absl_flags.DEFINE_boolean, name, default, help)
+        def define(name: str, default: bool, help: str, flag_values) -> None:
+            flag = absl_flags.Flag(_TrueOrFalse(), None, name, default, help, boolean=True)
+            absl_flags.DEFINE_flag(flag, flag_values)
+
+        self._add(define, name, default, help)
 
     def choice(self, name: str, default: str, choices: Sequence[str], help: str) -> None:
         self._add(absl_flags.DEFINE_enum, name, default, choices, help=f'{" | ".join(choices)}: {help}')
@@ -77,6 +87,7 @@ class Flags:
             meant = f'; to name the file, write ./{printable(files[0])}, or -- before it' if files else ''
             raise UsageError(f'{error}{meant} (`{self.command} --help` lists the flags)') from None
         values = {name: self._values[name].value for name in self._values}
+        values |= {name: expanded(values[name]) for name in self._paths if values[name]}
         given = {name for name in self._values if self._values[name].present}
         return SimpleNamespace(**values, given=given, arguments=arguments)
 
@@ -108,6 +119,19 @@ class Flags:
             return argument
         name, equals, value = argument.lstrip('-').partition('=')
         return f'--{self._aliases[name]}{equals}{value}' if name in self._aliases else argument
+
+
+class _TrueOrFalse(absl_flags.BooleanParser):
+    def parse(self, argument) -> bool:
+        try:
+            return super().parse(argument)
+        except ValueError:
+            raise ValueError('expected true or false') from None
+
+
+def expanded(path: str) -> str:
+    """The path with the home directory in place of a leading ~."""
+    return os.path.expanduser(path)  # noqa: PTH111 - that of Path raises where there is no such user.
 
 
 def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Sequence[str] | None) -> int:

@@ -4,6 +4,7 @@ Results go to stdout, progress and remarks to stderr.
 """
 
 import os
+import shlex
 import sys
 import time
 import unicodedata
@@ -42,6 +43,18 @@ def say(line: str = '') -> None:
 
 def warn(line: str) -> None:
     say(f'warning: {line}')
+
+
+def say_next(*words: str) -> None:
+    """The next command, ready to paste: quoted for the shell, and not said where a word of it cannot be shown."""
+    if all(character == '\\' or _harmless(character) for word in words for character in word):
+        say(f'Next:  {" ".join(map(_quoted, words))}')
+
+
+def _quoted(word: str) -> str:
+    """For the shell; of --flag=value the value alone."""
+    flag, equals, value = word.partition('=')
+    return f'{flag}={shlex.quote(value)}' if equals and flag.startswith('--') else shlex.quote(word)
 
 
 def duration(seconds: float) -> str:

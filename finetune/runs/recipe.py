@@ -15,13 +15,15 @@ OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam', 'adadelta')  # `
 SCHEDULES = ('exponential', 'piecewise', 'cosine', 'inverse_time', 'constant')
 
 
-def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least=None, most=None, changeable=False):
+def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least=None, most=None, changeable=False,
+            is_path=False):
     """A field of the recipe and the flag that sets it. A default of None is filled in by `plan`.
 
     A changeable field decides nothing about the steps that are already done.
     """
     metadata = {
-        'group': group, 'help': help, 'choices': choices, 'least': least, 'most': most, 'changeable': changeable}
+        'group': group, 'help': help, 'choices': choices, 'least': least, 'most': most, 'changeable': changeable,
+        'is_path': is_path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -63,7 +65,7 @@ class Recipe:
 
     pretrained: str = _option(
         'start', '', 'first weights: a run directory, a weights file (.weights.h5, .h5), imagenet, or sample; '
-        'used when --train_dir has no checkpoint yet', changeable=True)
+        'used when --train_dir has no checkpoint yet', changeable=True, is_path=True)
     fine_tune: bool = _option(
         'start', False, 'take the backbone from --pretrained and start with a new head', changeable=True)
 
@@ -207,7 +209,8 @@ def add_flags(flags: Flags) -> None:
             flags.choice(field.name, field.default, field.metadata['choices'], field.metadata['help'])
         else:
             bounds = {name: field.metadata[name] for name in ('least', 'most') if field.metadata[name] is not None}
-            kinds[types[field.name]](field.name, field.default, field.metadata['help'], **bounds)
+            add = flags.path if field.metadata['is_path'] else kinds[types[field.name]]
+            add(field.name, field.default, field.metadata['help'], **bounds)
 
 
 def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:

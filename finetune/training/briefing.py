@@ -1,10 +1,8 @@
 """What a training says before it begins and when it is done."""
 
-import shlex
-
 from finetune.console import machine
 from finetune.console.lazy import tf
-from finetune.console.terminal import printable, say
+from finetune.console.terminal import printable, say, say_next
 from finetune.models import cuts, zoo
 from finetune.runs import catalogue
 from finetune.runs import recipe as recipes
@@ -110,5 +108,4 @@ def conclude(run: Run, data_dir: str) -> None:
     say(f'Done at step {run.steps()[-1]} of {run.recipe.max_steps}{later}.')
     say(f'{printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
         + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
-    say(f'Next:  finetune eval --checkpoint_dir={shlex.quote(printable(run.directory))} '
-        f'--data_dir={shlex.quote(printable(data_dir))} --run_once')
+    say_next('finetune', 'eval', f'--checkpoint_dir={run.directory}', f'--data_dir={data_dir}', '--run_once')

@@ -1,16 +1,19 @@
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
+from finetune import build, eval, predict, train
 from finetune.console import command
 from finetune.console.errors import Diverged, Error, Stopped, UsageError
+from tools import show_records
 
 
 @pytest.fixture
 def flags():
-    flags = command.Flags('finetune cook [flags]', 'Cooks.')
+    flags = command.Flags('finetune cook --soup=NAME POT ... [flags]', 'Cooks.')
     flags.group('pot')
     flags.string('soup', 'leek', 'which soup')
     flags.integer('spoons', None, 'how many', least=1)
@@ -33,10 +36,38 @@ def test_flags_are_understood_however_they_are_typed(flags, typed):
 
 @pytest.mark.parametrize(('typed', 'sentence'), [
     (['--suop=pea'], "Did you mean: soup"), (['--spoons=0'], 'spoons'), (['--spoons=many'], 'spoons'),
+    (['--salt=pea'], 'flag --salt=pea: expected true or false'),
+    (['--suop=pea'], '`finetune cook --help` lists'),
     (['--heat=mild'], 'low'), (['--minutes=nan'], 'finite'), (['--minutes=inf'], 'finite')])
 def test_a_wrong_flag_is_answered_with_what_is_right(flags, typed, sentence):
     with pytest.raises(UsageError, match=sentence):
         flags.parse(typed)
+
+
+@pytest.mark.parametrize('typed', [['--pot=~/pot'], ['--pot', '~/pot']])
+def test_a_path_may_begin_with_the_home_directory(flags, typed, monkeypatch):
+    """bash expands neither: --pot=~/pot would make a folder called ~."""
+    monkeypatch.setenv('HOME', '/home/me')
+    flags.path('pot', None, 'where to cook')
+    assert flags.parse(typed).pot == '/home/me/pot'
+    assert flags.parse(['--pot=a~/b', '--soup=~/pea']).pot == 'a~/b' and flags.parse([]).pot is None
+    assert flags.parse(['--soup=~/pea']).soup == '~/pea'
+
+
+@pytest.mark.parametrize('verb', [build, train, eval, predict, show_records])
+def test_every_flag_that_takes_a_path_takes_the_home_directory(verb, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    flags = getattr(verb, 'FLAGS', None) or verb.flags
+    named = re.findall(r'--(\w+(?:_dir|_directory|_file)|pretrained|output)\b', flags.help())
+    paths = {name for name in named if name in vars(flags.parse([]))}
+    assert paths
+    for name in paths:
+        assert getattr(flags.parse([f'--{name}=~/x']), name) == '/home/me/x'
+
+
+@pytest.mark.parametrize('typed', ['--lr=0.5', '--learning_rate=0.5'])
+def test_the_learning_rate_is_found_under_the_names_it_has_elsewhere(typed):
+    assert train.FLAGS.parse([typed]).initial_learning_rate == 0.5
 
 
 def test_two_commands_do_not_share_flags(flags):
