@@ -27,7 +27,7 @@ def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least
     return dataclasses.field(default=default, metadata=metadata)
 
 
-PLANS = {  # Measured to work without tuning; the README says on what.
+PLANS = {  # Measured to work without tuning; docs/results.md says on what.
     'head': {'rate': 0.01, 'decay': 4.0, 'epochs': 10.0},  # --freeze_backbone
     'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
     'new': {'rate': 0.02, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
@@ -263,7 +263,7 @@ def _network(typed: dict, source: Recipe | None) -> dict:
 
 
 def _training(values: dict) -> dict:
-    """Rates and lengths that were measured to work without tuning; the README says from what."""
+    """Rates and lengths that were measured to work without tuning; docs/results.md says from what."""
     what_trains = 'head' if values.get('freeze_backbone') else 'tuned' if values.get('pretrained') else 'new'
     plan = PLANS[what_trains]
     return {'optimizer': _optimizer(values), 'initial_learning_rate': plan['rate'], 'epochs': plan['epochs'],

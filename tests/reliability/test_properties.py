@@ -1,4 +1,4 @@
-"""What holds for any number of pictures, any name, any label: R19. Labels files are in tests/test_folders.py."""
+"""What holds for any number of pictures, any name, any label: R19. Labels files: tests/building/test_folders.py."""
 
 import collections
 import re

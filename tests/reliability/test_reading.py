@@ -1,6 +1,6 @@
 """Records that were damaged after they were written are noticed at or before the damage: R8.
 
-What is stale, missing, foreign, compressed or contradicts itself is in tests/test_records.py.
+What is stale, missing, foreign, compressed or contradicts itself is in tests/records/test_dataset.py.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""The tool that fills the table of RELIABILITY.md: no figure is left out, lost or passed in silence."""
+"""The tool that fills the table of docs/reliability.md: no figure is left out, lost or passed in silence."""
 
 import pytest
 

@@ -5,7 +5,7 @@
     python -m tools.torture R4 --count=500       fewer cases
 
 What goes wrong stands on stderr, one line a case; the exit code is then 1. A figure that needs root, or the corpus of
-odd files at ../shared/tools/make_bad_images.py, is not tried without. RELIABILITY.md holds the table.
+odd files at ../shared/tools/make_bad_images.py, is not tried without. docs/reliability.md holds the table.
 """
 
 import argparse
