@@ -1,4 +1,4 @@
-"""Imports point down: which room may know of which, and why. CONTRIBUTING.md draws the same house."""
+"""Imports point down: which room may know of which, and why. docs/architecture.md draws the same house."""
 
 import ast
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_file_imports_only_from_its_room_and_the_rooms_below(file):
     room = room_of(file)
     if room in VERBS or room == '__main__':
         return
-    assert room in ROOMS, f'finetune/{room} is a new room: give it a line in ROOMS here and in CONTRIBUTING.md'
+    assert room in ROOMS, f'finetune/{room} is a new room: give it a line in ROOMS here and in docs/architecture.md'
     for other in imported(files()[file]):
         assert room_of(other) in (room, *ROOMS[room]), (
             f'finetune/{file.replace(".", "/")}.py imports {other}, but {room} may know only of '
