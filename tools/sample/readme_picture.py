@@ -6,6 +6,7 @@
 import argparse
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -54,7 +55,7 @@ def compose(text: str) -> Image.Image:
 
 def terminal(text: str) -> Image.Image:
     font = ImageFont.truetype('DejaVuSansMono.ttf', 12)
-    lines = text.splitlines()
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, CHARACTERS) or ['']]
     screen = Image.new('RGB', (round(CHARACTERS * font.getlength('0')) + 2 * GAP, LINE * len(lines) + 2 * GAP), SCREEN)
     for number, line in enumerate(lines):
         ImageDraw.Draw(screen).text((GAP, GAP + LINE * number), line, LETTERS, font)
