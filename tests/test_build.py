@@ -23,7 +23,7 @@ from tests.toy_build import beside, digests, manifest, read, start
 
 
 def run(directory: Path, output: Path, *more: str, code: int = 0) -> None:
-    """In this process, without worker processes."""
+    """With one worker process."""
     flags = [f'--train_directory={directory}', f'--output_directory={output}', *more]
     if not any(flag.startswith('--num_threads') for flag in more):
         flags.append('--num_threads=1')

@@ -7,18 +7,23 @@ shorter and moves no other: nothing has to be known before the first record is w
 import collections
 import contextlib
 import itertools
+import signal
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from finetune.building import workers
 from finetune.building.sources import LabeledImage, Loader, Source
-from finetune.console.errors import Reject
+from finetune.console.errors import Error, Reject
+from finetune.console.terminal import printable
 from finetune.records import dataset, examples
 
-PICTURES_PER_JOB = 8  # Few enough for photos of 10 MB each; enough to hide the way to a process and back.
+DECODER_DIED = {  # By the signal that ended two worker processes at one picture: what a C library did with it.
+    signal.SIGSEGV: 'crashed', signal.SIGBUS: 'crashed', signal.SIGILL: 'crashed', signal.SIGFPE: 'crashed',
+    signal.SIGABRT: 'gave up', signal.SIGPROF: f'took more than {workers.MOST_SECONDS} seconds',
+}
 
 
 class Verdict(NamedTuple):
@@ -39,10 +44,7 @@ class Judge:
     loader: Loader
     labels: tuple[str, ...]
 
-    def __call__(self, images: list[LabeledImage]) -> list[Verdict]:
-        return [self._verdict(image) for image in images]
-
-    def _verdict(self, image: LabeledImage) -> Verdict:
+    def __call__(self, image: LabeledImage) -> Verdict:
         try:
             loaded = self.loader.load(image.key)
         except Reject as reject:
@@ -53,6 +55,14 @@ class Judge:
         )
         key = int.from_bytes(loaded.digest[:8], 'big') or 1  # 0 says that there is no record.
         return Verdict(record, key, (loaded.height, loaded.width), (*image.notes, *loaded.notes))
+
+
+def _judge_died(image: LabeledImage, code: int) -> Verdict:
+    """The verdict on a picture that ended the process which read it, and the fresh one that read it again."""
+    if did := DECODER_DIED.get(-code):
+        return Verdict(None, reason='decoder_died', detail=f'the decoder {did} at it')
+    raise Error(f'{printable(image.filename)}: two worker processes ended while they read this picture; most likely '
+                'the memory did not suffice. Try a smaller --num_threads, or take the picture away.')
 
 
 @dataclass
@@ -140,23 +150,15 @@ def convert(
     """
     outcome, place = Outcome(), 0
     images, to_judge = itertools.tee(source.images(seed))  # The copy lies at most a few jobs behind.
-    answers = workers.ordered_map(Judge(source.loader, labels), _batches(to_judge), processes, modules)
-    with contextlib.closing(answers):
-        for verdicts in answers:
-            for verdict in verdicts:
-                image = next(images)
-                outcome.add(image, verdict)
-                if verdict.record is not None:
-                    writer_of(verdict.key).write(place, image.label, verdict.record)
-                place += 1
-            advance(len(verdicts))
+    verdicts = workers.ordered_map(Judge(source.loader, labels), to_judge, processes, modules, _judge_died)
+    with contextlib.closing(verdicts):
+        for image, verdict in zip(images, verdicts, strict=True):
+            outcome.add(image, verdict)
+            if verdict.record is not None:
+                writer_of(verdict.key).write(place, image.label, verdict.record)
+            place += 1
+            advance(1)
     return outcome
-
-
-def _batches(images: Iterable[LabeledImage]) -> Iterator[list[LabeledImage]]:
-    images = iter(images)
-    while batch := list(itertools.islice(images, PICTURES_PER_JOB)):
-        yield batch
 
 
 # ---- the same picture twice ----

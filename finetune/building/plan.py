@@ -42,7 +42,7 @@ class Plan:
     shards: dict[str, int]  # By split.
     validation_percent: float  # 0 where a directory holds the validation pictures, or there are none.
     seed: int
-    processes: int
+    processes: int  # 0: everything happens in this one.
     stored_by: dict  # The flags that decide which bytes are stored.
 
     @property
@@ -82,8 +82,8 @@ def make(options) -> Plan:
     parts = [Part(source, ('train', 'validation'), ByContent(percent)) if percent else
              Part(source, (name,), Always(name)) for name, source in sources.items()]
     names = ('train', 'validation') if percent else tuple(sources)
-    # Small pictures cost less than the way to another process.
-    processes = (options.num_threads or machine.cores()) if options.source == 'folders' else 1
+    # Small pictures of known kinds cost less than the way to another process, and no decoder dies of them.
+    processes = (options.num_threads or machine.cores()) if options.source == 'folders' else 0
     stored_by = {'source': options.source, **{name: getattr(options, name) for name in STORED_BY}}
     return Plan(
         labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percent, options.seed,

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -15,12 +16,15 @@ from multiprocessing.connection import Connection
 
 from finetune.console.errors import Error
 
-IN_FLIGHT = 8  # Jobs a process has at once, so that it need not wait when we are slow.
+IN_FLIGHT = 64  # Jobs a process has at once, so that it need not wait when we are slow.
 PIPE_BYTES = 1 << 20  # For results. Linux lets everyone have some sixty of it; where there are no more, results wait.
+MOST_SECONDS = 300  # Of processor time for one job. The slowest picture within the default limits takes some 30.
 
 
-def ordered_map(work: Callable, jobs: Iterable, processes: int, modules: Sequence[str] = ()) -> Iterator:
-    """work(job) for each job, in the order of the jobs; 1 process means this one.
+def ordered_map(
+    work: Callable, jobs: Iterable, processes: int, modules: Sequence[str] = (), died: Callable | None = None
+) -> Iterator:
+    """work(job) for each job, in the order of the jobs; 0 processes means this one.
 
     Job k goes to process k mod n, over pipes of its own: no locks, memory that does not grow with the number of
     jobs, and a process ends by itself when we end. `work` and the jobs must be small, results may be large.
@@ -28,39 +32,93 @@ def ordered_map(work: Callable, jobs: Iterable, processes: int, modules: Sequenc
 
     A process takes its jobs at once and keeps them, also while its result waits for us: however small the pipes are,
     we never wait for it to take a job while it waits for us to take a result.
+
+    A process that dies is replaced, and the job that it was at is done again. Where that one dies too,
+    died(job, exit code) is the result, or raises; the code of a signal is negative.
     """
-    if processes == 1:
+    if not processes:
         yield from map(work, jobs)
         return
     multiprocessing.set_forkserver_preload(list(modules))
     with contextlib.ExitStack() as stack:
-        pipes = [stack.enter_context(_started(work)) for _ in range(processes)]
-        at_work: deque[Connection] = deque()
-        for (send_to, receive_from), job in zip(itertools.cycle(pipes), jobs, strict=False):
+        closed = (contextlib.closing(_Worker(work, died or _is_an_error)) for _ in range(processes))
+        crew = [stack.enter_context(worker) for worker in closed]
+        at_work: deque[_Worker] = deque()
+        for worker, job in zip(itertools.cycle(crew), jobs, strict=False):
             if len(at_work) == IN_FLIGHT * processes:
-                yield _result(at_work.popleft())
-            _send(send_to, job)
-            at_work.append(receive_from)
+                yield at_work.popleft().result()
+            worker.send(job)
+            at_work.append(worker)
         while at_work:
-            yield _result(at_work.popleft())
+            yield at_work.popleft().result()
 
 
-@contextlib.contextmanager
-def _started(work: Callable) -> Iterator[tuple[Connection, Connection]]:
-    context = multiprocessing.get_context(_start_method())
-    (jobs, send_to), (receive_from, results) = context.Pipe(duplex=False), context.Pipe(duplex=False)
-    _enlarge(results)
-    process = context.Process(target=_serve, args=(jobs, results, work), daemon=True)
-    process.start()
-    jobs.close()
-    results.close()
-    try:
-        yield send_to, receive_from
-    finally:
-        send_to.close()
-        receive_from.close()
-        process.terminate()
-        process.join()
+def _is_an_error(job, code: int):
+    raise Error('a worker process died; most likely the memory did not suffice. Try a smaller --num_threads.')
+
+
+class _Dead(Exception):
+    """The process has ended before its answer."""
+
+
+class _Worker:
+    """A process that does one job after the other, with its two pipes; another takes its place when it dies."""
+
+    def __init__(self, work: Callable, died: Callable):
+        self._work, self._died = work, died
+        self._unanswered: deque = deque()  # Jobs, in the order in which they were sent.
+        self._start()
+
+    def send(self, job) -> None:
+        self._unanswered.append(job)
+        with contextlib.suppress(OSError):  # It is dead; whoever waits for the result finds out.
+            self._send_to.send(job)
+
+    def result(self):
+        """Of the job that was sent first, of those without a result."""
+        with contextlib.suppress(_Dead):
+            return self._received()
+        self._replace()
+        with contextlib.suppress(_Dead):
+            return self._received()
+        job = self._unanswered.popleft()
+        return self._died(job, self._replace())
+
+    def close(self) -> None:
+        self._send_to.close()
+        self._receive_from.close()
+        self._process.terminate()
+        self._process.join()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context(_start_method())
+        (jobs, self._send_to), (self._receive_from, results) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+        _enlarge(results)
+        self._process = context.Process(target=_serve, args=(jobs, results, self._work, MOST_SECONDS), daemon=True)
+        self._process.start()
+        jobs.close()
+        results.close()
+
+    def _received(self):
+        """Raises _Dead where the process writes no more (EOFError) or has ended in the middle (OSError)."""
+        try:
+            result, failure = self._receive_from.recv()
+        except (EOFError, OSError):
+            raise _Dead from None
+        if failure:
+            raise RuntimeError(f'in a worker process: {failure}')
+        self._unanswered.popleft()
+        return result
+
+    def _replace(self) -> int:
+        """Starts another process in the place of a dead one, whose exit code is returned."""
+        self.close()
+        code = self._process.exitcode
+        self._start()
+        jobs, self._unanswered = self._unanswered, deque()
+        for job in jobs:
+            self.send(job)
+        return code
 
 
 def _start_method() -> str:
@@ -77,14 +135,17 @@ def _enlarge(pipe: Connection) -> None:
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def _serve(jobs: Connection, results: Connection, work: Callable) -> None:
+def _serve(jobs: Connection, results: Connection, work: Callable, most_seconds: float) -> None:
     _forget_what_a_fork_inherits({jobs.fileno(), results.fileno()})
     for number in (signal.SIGINT, signal.SIGHUP):  # They reach every process; the first one decides.
         signal.signal(number, signal.SIG_IGN)
+    _silence_libraries()
+    _want_no_more_memory_than_there_is()
     taken: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=_take, args=(jobs, taken), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # The first one is gone.
         for arguments in iter(taken.get, None):
+            signal.setitimer(signal.ITIMER_PROF, most_seconds)  # Its signal ends us, also inside of a C library.
             results.send(_answer(work, *arguments))
 
 
@@ -106,31 +167,24 @@ def _forget_what_a_fork_inherits(needed: set[int]) -> None:
         os.closerange(below + 1, above)
 
 
+def _silence_libraries() -> None:
+    """Decoders in C write on stderr what they think of a bad picture; our verdict says it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _want_no_more_memory_than_there_is() -> None:
+    """What asks for more gets a MemoryError, which is a verdict on one picture, before the system ends a process."""
+    there_is = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError):  # Not every system has this limit.
+            resource.setrlimit(resource.RLIMIT_AS, (there_is, hard))
+
+
 def _answer(work: Callable, job) -> tuple:
     try:
         return work(job), None
     except Exception as error:
         return None, f'{type(error).__name__}: {error}'
-
-
-def _send(send_to: Connection, job) -> None:
-    with _told_when_dead():
-        send_to.send(job)
-
-
-def _result(receive_from: Connection):
-    with _told_when_dead():
-        result, failure = receive_from.recv()
-    if failure:
-        raise RuntimeError(f'in a worker process: {failure}')
-    return result
-
-
-@contextlib.contextmanager
-def _told_when_dead() -> Iterator[None]:
-    """A dead process reads no more (BrokenPipeError), writes no more (EOFError), or ended in the middle (OSError)."""
-    try:
-        yield
-    except (EOFError, OSError):
-        raise Error('a worker process died; most likely the memory did not suffice. Try a smaller '
-                    '--num_threads.') from None

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import resource
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +42,34 @@ def large(number: int) -> bytes:
 
 def many_fold(job: bytes) -> bytes:
     return job * 10
+
+
+def crash_at_5_and_6(number: int) -> int:
+    if number in (5, 6):
+        os.kill(os.getpid(), signal.SIGSEGV if number == 5 else signal.SIGABRT)
+    return number
+
+
+def crash_the_first_time_at_7(path: Path) -> str:
+    if path.name == '7' and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return path.name
+
+
+def spin_at_1(number: int) -> int:
+    while number == 1:
+        pass
+    return number
+
+
+def write_on_stderr(number: int) -> int:
+    os.write(2, b'Warning, unknown field with tag 65000')
+    return number
+
+
+def memory_limit(_=None) -> int:
+    return resource.getrlimit(resource.RLIMIT_AS)[0]
 
 
 @contextlib.contextmanager
@@ -106,9 +136,38 @@ def test_a_process_that_dies_is_told_when_the_next_job_goes_to_it():
         list(results)
 
 
-def test_a_process_that_dies_while_it_answers_is_told():
-    results = workers.ordered_map(die_while_answering_1, range(1000), 2)
+def test_what_a_process_took_with_it_when_it_died_is_done_again():
+    results = workers.ordered_map(die_while_answering_1, range(40), 2)
     assert len(next(results)) == 3_000_000
     time.sleep(0.3)
-    with pytest.raises(Error, match='a worker process died'):
-        list(results)
+    assert [result[:1] for result in results] == [bytes([number]) for number in range(1, 40)]
+
+
+@pytest.mark.parametrize('processes', [1, 3])
+def test_a_job_that_ends_every_process_costs_no_other_its_result(processes):
+    results = workers.ordered_map(crash_at_5_and_6, range(300), processes, died=lambda job, code: (job, code))
+    expected = {5: (5, -signal.SIGSEGV), 6: (6, -signal.SIGABRT)}
+    assert list(results) == [expected.get(number, number) for number in range(300)]
+
+
+def test_a_job_that_ended_one_process_has_its_result_from_the_next(tmp_path):
+    jobs = [tmp_path / str(number) for number in range(20)]
+    assert list(workers.ordered_map(crash_the_first_time_at_7, jobs, 2)) == [path.name for path in jobs]
+
+
+def test_a_job_without_end_is_ended(monkeypatch):
+    """By the processor time that it took: on a machine at work, or from a slow disk, a good picture takes long."""
+    monkeypatch.setattr(workers, 'MOST_SECONDS', 0.2)
+    results = workers.ordered_map(spin_at_1, range(4), 2, died=lambda job, code: code)
+    with at_most(seconds=20):
+        assert list(results) == [0, -signal.SIGPROF, 2, 3]
+
+
+def test_what_libraries_write_about_a_bad_picture_is_not_shown(capfd):
+    assert list(workers.ordered_map(write_on_stderr, range(3), 1)) == [0, 1, 2]
+    assert capfd.readouterr() == ('', '')
+
+
+def test_a_process_does_not_ask_for_more_memory_than_the_machine_has():
+    limit, = workers.ordered_map(memory_limit, [0], 1)
+    assert limit == min(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'), memory_limit() % 2**64)
