@@ -5,10 +5,13 @@ known from the header before any decoder runs; every picture is decoded to its l
 already upright keeps its compressed bytes, without metadata and without what follows its end. Everything else
 is encoded again: turned, on white where it is transparent, with 8 bits, in sRGB (a colour profile of another
 kind is converted; one that makes no sense is dropped). Beside records without loss, that second encoding is PNG.
+What AVIF, HEIC, TIFF and JPEG 2000 files claim is read here first, as their decoders have the worst record.
 A digest says which picture it is, of files that differ only in what is not seen.
 """
 
 
+import contextlib
+import ctypes
 import errno
 import functools
 import hashlib
@@ -16,17 +19,21 @@ import io
 import itertools
 import os
 import stat
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageChops
 
 from finetune.console.errors import Reject
-from finetune.pictures import jpeg, png
+from finetune.pictures import boxes, jpeg, png, tiff
 
 __all__ = ['Limits', 'Picture', 'Reject', 'admit', 'read', 'sniff']
 
 Image.MAX_IMAGE_PIXELS = None  # `Limits` judges every size, before a decoder does.
+warnings.filterwarnings('ignore', module='PIL')  # What is odd about one picture is said by its verdict.
 
 # On flowers: 1.7 times the bytes of the original and a mean error of 1.14 levels; 95 with 4:2:0 colour takes as
 # many bytes for 1.19 levels.
@@ -44,19 +51,19 @@ UPRIGHT = {  # What undoes each EXIF orientation.
     8: Image.Transpose.ROTATE_90,
 }
 SAME_COLOUR_LEVELS = 2  # True sRGB profiles of other makers differ so little, by rounding.
+STRAIGHT = {'RGBa': 'RGBA', 'La': 'LA'}  # By Pillow's modes of colours that are multiplied with their alpha.
 PROFILE_SPACES = {'RGB': 'RGB', 'L': 'GRAY', 'CMYK': 'CMYK'}  # Pillow's mode: the space that a profile names.
 
-FORMATS = {  # The first bytes of what is read here.
-    'JPEG': b'\xff\xd8', 'PNG': png.SIGNATURE, 'GIF': b'GIF8', 'BMP': b'BM', 'WEBP': b'RIFF',
+FORMATS = {  # By the first bytes of what is read here, the format as Pillow calls it.
+    b'\xff\xd8': 'JPEG', png.SIGNATURE: 'PNG', b'GIF8': 'GIF', b'BM': 'BMP', b'RIFF': 'WEBP',
+    **dict.fromkeys(tiff.SIGNATURES, 'TIFF'),
+    **dict.fromkeys((b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51'), 'JPEG2000'),
+    **{b'P%d%c' % (kind, blank): 'PPM' for kind in range(1, 7) for blank in b' \t\r\n#'},
 }
 NOT_READ_HERE = {  # The first bytes of other pictures and films, at offset 0.
-    b'II*\0': 'TIFF', b'MM\0*': 'TIFF', b'\0\0\0\x0cjP  ': 'JPEG 2000', b'\xff\x4f\xff\x51': 'JPEG 2000',
     b'\xff\x0a': 'JPEG XL', b'\0\0\0\x0cJXL ': 'JPEG XL', b'\0\0\1\0': 'ICO', b'%PDF': 'PDF',
     b'%!PS': 'EPS', b'\xc5\xd0\xd3\xc6': 'EPS', b'8BPS': 'PSD', b'<svg': 'SVG',
     b'\x1aE\xdf\xa3': 'Matroska or WebM film',
-}
-BRANDS = {  # Of the box format that these share with films.
-    b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC', b'msf1': 'HEIC', b'avif': 'AVIF', b'avis': 'AVIF',
 }
 LIKELY_CAUSES = {  # What stands where a picture should be, by its first bytes in lower case.
     b'version https://git-lfs': 'a Git LFS pointer: run `git lfs pull`',
@@ -145,15 +152,17 @@ def _kind_of_file(mode: int) -> str:
 
 
 def sniff(data: bytes) -> str:
-    """'JPEG', 'PNG', 'GIF', 'BMP' or 'WEBP', by the first bytes. Raises Reject and names what it is instead."""
-    for name, magic in FORMATS.items():
+    """The format, as in FORMATS, 'AVIF' or 'HEIF', by the first bytes. Raises Reject and names what it is instead."""
+    for magic, name in FORMATS.items():
         if data.startswith(magic) and (name != 'WEBP' or data[8:12] == b'WEBP'):
             return name
     for magic, name in NOT_READ_HERE.items():
         if data.startswith(magic):
             raise _unsupported(name)
     if data[4:8] == b'ftyp':
-        raise _unsupported(BRANDS.get(data[8:12], 'film (MP4 or QuickTime)'))
+        if name := boxes.brand(data):
+            return name
+        raise _unsupported('film (MP4 or QuickTime)')
     start = data[:512].lstrip().lower()
     if start.startswith(b'<?xml') and b'<svg' in start:
         raise _unsupported('SVG')
@@ -175,11 +184,10 @@ def admit(
     bits, the value `sixteen_bit_max` and what lies above come out white. Raises Reject.
     """
     kind = sniff(data)
-    of_png = functools.partial(_admit_png, sixteen_bit_max=sixteen_bit_max)
-    judge = {'JPEG': _admit_jpeg, 'PNG': of_png}.get(kind, functools.partial(_admit_other, kind=kind))
+    judge = JUDGES.get(kind) or functools.partial(_admit_other, kind=kind)
     try:
         shrunk = functools.partial(_shrunk, max_side=max_side, short_side=short_side)
-        return judge(data, limits, shrunk, functools.partial(_encode, format=format))
+        return judge(data, limits, shrunk, functools.partial(_encode, format=format, white=sixteen_bit_max))
     except MemoryError:
         raise Reject('too_many_pixels', 'not enough memory to decode it') from None
 
@@ -229,63 +237,69 @@ def _pixel_digest(image: Image.Image, turn) -> bytes:
     return digest.digest()
 
 
-def _admit_png(data: bytes, limits: Limits, shrunk, encode, sixteen_bit_max: int) -> Picture:
+def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
     parsed = png.parse(data)
     _check_size((parsed.width, parsed.height), limits)
     png.check_data(parsed)
     image = _open(parsed.critical, 'PNG')
-    if image.size != (parsed.width, parsed.height):  # Room would be made for a size that was not judged.
-        raise Reject('corrupt', f'a PNG of {parsed.width}x{parsed.height} that decodes to another size')
+    _check_judged(image, {(parsed.width, parsed.height)})
     _load(image)
-    notes, turn, digest = ['first_frame'] * parsed.animated, UPRIGHT.get(jpeg.orientation(parsed.exif)), None
-    if parsed.depth == 16:
-        bands, alpha = _sixteen_bit_bands(image, parsed)
-        transparent = image.info.get('transparency', ())  # One value a band; of grey Pillow gives it bare.
-        transparent = (transparent,) if isinstance(transparent, int) else transparent
-        digest = _sixteen_bit_digest(bands, alpha, turn, transparent)
-        notes += _sixteen_bit_notes(bands, transparent, sixteen_bit_max)
-        image = _eight_bits(bands, alpha, transparent, sixteen_bit_max)
-    return encode(image, shrunk(image.size), turn, parsed.icc, notes, digest=digest)
+    notes, turn = ['first_frame'] * parsed.animated, UPRIGHT.get(jpeg.orientation(parsed.exif))
+    sixteen = _sixteen_bit_png(image, parsed) if parsed.depth == 16 else None
+    return encode(image, shrunk(image.size), turn, parsed.icc, notes, sixteen=sixteen)
 
 
 # ---- 16 bits a band ----
 
 
-def _sixteen_bit_bands(image: Image.Image, parsed: png.Png) -> tuple[list[Image.Image], Image.Image | None]:
-    """The bands of colour with both of their bytes, and the high bytes of what says how opaque it is.
+class SixteenBits(NamedTuple):
+    """What Pillow has no mode for but with one band."""
 
-    Of grey alone Pillow reads both bytes, of everything else the high ones; a decoder told that they stand in
-    the other order reads the low ones.
-    """
+    bands: list[Image.Image]  # Of colour, with both of their bytes.
+    alpha: Image.Image | None = None  # The high bytes of how opaque it is.
+    transparent: tuple[int, ...] = ()  # The one value, of each band, that is not seen.
+
+
+def _sixteen_bit_png(image: Image.Image, parsed: png.Png) -> SixteenBits:
+    """Of grey alone Pillow reads both bytes, of everything else the high ones; told another order, the low ones."""
+    transparent = image.info.get('transparency', ())  # One value a band; of grey Pillow gives it bare.
+    transparent = (transparent,) if isinstance(transparent, int) else transparent
     if parsed.samples == 1:
-        grey = image.convert('I;16')
-        grey.info = {}  # Else it goes with all that is made of it, and 8 bits are looked through for a 16-bit value.
-        return [grey], None
+        return _sixteen_bit_grey(image, transparent)
     again = _open(parsed.critical, 'PNG')
     again.tile = [tile._replace(args=LOW_BYTES[parsed.samples]) for tile in again.tile]
     _load(again)
     if parsed.samples == 2:
         high, low, alpha, _ = again.split()
-        return [_sixteen_bits(low, high)], alpha
-    bands = [_sixteen_bits(low, high) for low, high in zip(again.split()[:3], image.split()[:3], strict=True)]
-    return bands, image.getchannel('A') if parsed.samples == 4 else None
+        return SixteenBits([_sixteen_bits(low, high)], alpha, transparent)
+    return _sixteen_bit_colours(low=again, high=image)._replace(transparent=transparent)
+
+
+def _sixteen_bit_grey(image: Image.Image, transparent: tuple[int, ...] = ()) -> SixteenBits:
+    grey = image.convert('I').convert('I;16') if image.mode == 'I;16B' else image.convert('I;16')  # Else it is clipped.
+    grey.info = {}  # Else it goes with all that is made of it, and 8 bits are looked through for a 16-bit value.
+    return SixteenBits([grey], transparent=transparent)
+
+
+def _sixteen_bit_colours(low: Image.Image, high: Image.Image) -> SixteenBits:
+    bands = [_sixteen_bits(*both) for both in zip(low.split()[:3], high.split()[:3], strict=True)]
+    return SixteenBits(bands, high.getchannel('A') if high.mode == 'RGBA' else None)
 
 
 def _sixteen_bits(low: Image.Image, high: Image.Image) -> Image.Image:
     return Image.frombytes('I;16', low.size, Image.merge('LA', (low, high)).tobytes())
 
 
-def _eight_bits(
-    bands: list[Image.Image], alpha: Image.Image | None, transparent: tuple[int, ...], white: int
-) -> Image.Image:
-    """Scaled so that the value `white` comes out white; so does the one value that is `transparent`, as on white."""
-    wide = [band.convert('I') for band in bands]
+def _eight_bits(sixteen: SixteenBits, white: int) -> Image.Image:
+    """Scaled so that the value `white` comes out white; so does the one value that is transparent, as on white."""
+    wide = [band.convert('I') for band in sixteen.bands]
     scaled = [band.point(_scale(white), 'L') for band in wide]
-    if transparent:
-        masks = [band.point(_only(value), 'L') for band, value in zip(wide, transparent, strict=True)]
+    if sixteen.transparent:
+        masks = [band.point(_only(value), 'L') for band, value in zip(wide, sixteen.transparent, strict=True)]
         for band in scaled:
             band.paste(255, mask=functools.reduce(ImageChops.darker, masks))
     opaque = {1: 'L', 3: 'RGB'}[len(scaled)]
+    alpha = sixteen.alpha
     return Image.merge(opaque, scaled) if alpha is None else Image.merge(opaque + 'A', (*scaled, alpha))
 
 
@@ -300,18 +314,20 @@ def _only(value: int) -> list[int]:
     return [255 * (other == value) for other in range(1 << 16)]
 
 
-def _sixteen_bit_notes(bands: list[Image.Image], transparent: tuple[int, ...], white: int) -> list[str]:
-    highest = max(band.getextrema()[1] for band in bands)
-    notes = ['scaled_to_8_bit'] + ['alpha_flattened'] * bool(transparent) + ['clipped_16_bit'] * (highest > white)
+def _sixteen_bit_notes(sixteen: SixteenBits, white: int) -> list[str]:
+    highest = max(band.getextrema()[1] for band in sixteen.bands)
+    notes = ['scaled_to_8_bit'] + ['alpha_flattened'] * bool(sixteen.transparent)
+    notes += ['clipped_16_bit'] * (highest > white)
     if highest and _scale(white)[highest] < DARK_LEVELS:
         notes += ['dark_16_bit', f'uses_{highest.bit_length()}_of_16_bits']
     return notes
 
 
-def _sixteen_bit_digest(bands: list[Image.Image], alpha: Image.Image | None, turn, transparent: tuple) -> bytes:
+def _sixteen_bit_digest(sixteen: SixteenBits, turn) -> bytes:
     """Of all bits: many pictures may come out as one black."""
-    digests = [_pixel_digest(band, turn) for band in (bands if alpha is None else [*bands, alpha])]
-    return hashlib.sha256(b''.join(digests) + repr(transparent).encode()).digest()
+    bands = [*sixteen.bands, *filter(None, [sixteen.alpha])]
+    digests = [_pixel_digest(band, turn) for band in bands]
+    return hashlib.sha256(b''.join(digests) + repr(sixteen.transparent).encode()).digest()
 
 
 def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:
@@ -324,7 +340,72 @@ def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Pict
     notes = ['first_frame'] * (partial or _has_more_frames(_open(data, kind)))
     exif = (image.info.get('exif') or b'').removeprefix(b'Exif\0\0')
     turn = UPRIGHT.get(jpeg.orientation(exif))
-    return encode(image, shrunk(image.size), turn, image.info.get('icc_profile'), notes)
+    sixteen = _sixteen_bit_grey(image) if image.mode == 'I' else None  # Of a PGM, which Pillow has scaled.
+    return encode(image, shrunk(image.size), turn, image.info.get('icc_profile'), notes, sixteen=sixteen)
+
+
+def _admit_tiff(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+    parsed = tiff.parse(data)
+    for size in filter(None, ((parsed.width, parsed.height), parsed.tile)):
+        _check_size(size, limits)
+    image = _open(data, 'TIFF')
+    _check_judged(image, {(parsed.width, parsed.height), (parsed.height, parsed.width)})
+    _load(image)  # Which turns it upright, too.
+    notes = ['first_frame'] * parsed.pages_follow + ['exif_rotated'] * (parsed.orientation in UPRIGHT)
+    sixteen = _sixteen_bit_tiff(image, data) if parsed.depth == 16 else None
+    return encode(image, shrunk(image.size), None, image.info.get('icc_profile'), notes, sixteen=sixteen)
+
+
+def _sixteen_bit_tiff(image: Image.Image, data: bytes) -> SixteenBits | None:
+    """None where only the high bytes can be had: of CMYK, and of colours that are multiplied with their alpha."""
+    if image.mode.startswith('I'):
+        return _sixteen_bit_grey(image)
+    again = _open(data, 'TIFF')
+    if not again.tile[0].args[0].startswith(('RGB;16', 'RGBX;16', 'RGBA;16')):
+        return None
+    again.tile = [tile._replace(args=(_other_order(tile.args[0]), *tile.args[1:])) for tile in again.tile]
+    _load(again)
+    return _sixteen_bit_colours(low=again, high=image)
+
+
+def _other_order(rawmode: str) -> str:
+    """Pillow's name of an order of bytes in which their low ones pass for the high ones. N is that of the machine."""
+    order = {'L': 'B', 'B': 'L', 'N': 'B' if sys.byteorder == 'little' else 'L'}[rawmode[-1]]
+    return rawmode[:-1] + order
+
+
+def _admit_jpeg2000(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+    parsed = boxes.codestream(data)
+    _check_size((parsed.width, parsed.height), limits)
+    image = _open(data, 'JPEG2000')
+    _check_judged(image, {(parsed.width, parsed.height)})
+    _load(image)
+    sixteen = _sixteen_bit_grey(image) if image.mode.startswith('I') else None
+    notes = ['scaled_to_8_bit'] * (parsed.depth > 8)
+    return encode(image, shrunk(image.size), None, parsed.icc, notes, sixteen=sixteen)
+
+
+def _admit_boxed(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:
+    """AVIF and HEIC. What turns the picture is in `exif` where the decoder has not done so."""
+    claimed = boxes.sizes(data)
+    for size in sorted(claimed):
+        _check_size(size, limits)
+    image = _open(data, kind)
+    several = _has_more_frames(image)
+    smaller = {(width, height) for width, height in (image.size, image.size[::-1])}
+    if not any(width <= most_wide and height <= most_high
+               for width, height in smaller for most_wide, most_high in claimed):
+        raise Reject('corrupt', f'a picture that decodes to {image.width}x{image.height}, which it does not say')
+    _load(image)
+    exif = (image.info.get('exif') or b'').removeprefix(b'Exif\0\0')
+    turn = UPRIGHT.get(jpeg.orientation(exif))
+    return encode(image, shrunk(image.size), turn, image.info.get('icc_profile'), ['first_frame'] * several)
+
+
+def _check_judged(image: Image.Image, sizes: set[tuple[int, int]]) -> None:
+    """Room would be made for a size that was not judged."""
+    if image.size not in sizes:
+        raise Reject('corrupt', f'a picture that decodes to {image.width}x{image.height}, which it does not say')
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -332,6 +413,12 @@ def _has_more_frames(image: Image.Image) -> bool:
         return getattr(image, 'is_animated', False)
     except Exception:  # What follows the first frame is damaged; the first one is whole.
         return True
+
+
+JUDGES = {  # Of the formats whose size is known here before Pillow sees them.
+    'JPEG': _admit_jpeg, 'PNG': _admit_png, 'TIFF': _admit_tiff, 'JPEG2000': _admit_jpeg2000,
+    'AVIF': functools.partial(_admit_boxed, kind='AVIF'), 'HEIF': functools.partial(_admit_boxed, kind='HEIF'),
+}
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
@@ -371,12 +458,37 @@ def _odd_shape(size: tuple[int, int]) -> list[str]:
 
 
 def _open(data: bytes, kind: str) -> Image.Image:
+    _make_ready(kind)
     try:
         return Image.open(io.BytesIO(data), formats=[kind])
     except MemoryError:
         raise
     except Exception as error:
         raise _verdict(error) from None
+
+
+@functools.cache
+def _make_ready(kind: str) -> None:
+    """One thread a picture, as there are as many processes as cores; HEIC by a library that not everybody has.
+
+    libtiff prints on stderr what our verdict says, and Pillow has no switch for it.
+    """
+    if kind == 'TIFF':
+        with contextlib.suppress(AttributeError, OSError):  # A Pillow that was built in another way, and prints.
+            libtiff = ctypes.CDLL(Image.core.__file__)
+            libtiff.TIFFSetErrorHandler(None)
+            libtiff.TIFFSetWarningHandler(None)
+    if kind == 'AVIF':
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if kind == 'HEIF':
+        try:
+            import pillow_heif
+        except ImportError:
+            raise Reject('unsupported_format', 'HEIC is read where pillow-heif is installed: '
+                         "pip install 'finetune[heic]'") from None
+        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
 def _load(image: Image.Image) -> None:
@@ -395,10 +507,15 @@ def _verdict(error: Exception) -> Reject:
 
 def _encode(
     image: Image.Image, size: tuple[int, int], turn, icc: bytes | None, notes: list[str], format: str,
-    digest: bytes | None = None
+    white: int, digest: bytes | None = None, sixteen: SixteenBits | None = None
 ) -> Picture:
-    """`digest` is that of the picture where its pixels are not all here, or have been changed."""
+    """`digest` is that of a picture whose pixels are not all here; `sixteen` what `image` has but the high bytes of."""
     notes = list(notes)
+    if sixteen:
+        digest = _sixteen_bit_digest(sixteen, turn)
+        notes += _sixteen_bit_notes(sixteen, white)
+        image = _eight_bits(sixteen, white)
+    image = image.convert(STRAIGHT[image.mode]) if image.mode in STRAIGHT else image
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
         opaque = Image.new('RGBA', image.size, 'white')
         opaque.alpha_composite(image.convert('RGBA'))

@@ -373,7 +373,7 @@ def test_bmp_is_read_and_a_short_one_rejected():
 
 
 @pytest.mark.parametrize(('data', 'named'), [
-    (b'II*\0' + bytes(60), 'TIFF'), (b'\0\0\0\x18ftypheic' + bytes(60), 'HEIC'), (b'%PDF-1.7', 'PDF'),
+    (b'\xff\x0a' + bytes(60), 'JPEG XL'), (b'\0\0\1\0' + bytes(60), 'ICO'), (b'%PDF-1.7', 'PDF'),
     (b'\0\0\0\x18ftypisom' + bytes(60), 'film'), (b'<?xml version="1.0"?><svg/>', 'SVG'), (b'%!PS-Adobe', 'EPS'),
 ])
 def test_a_format_that_is_not_read_here_is_called_by_its_name(data, named):

@@ -27,6 +27,7 @@ from tools.torture import children, unless
 LITTLE_MEMORY, LONGEST_BUILD = 8 << 30, 300
 SILENT = ('hidden_file', 'not_an_image_suffix')  # Counted, never listed.
 BY_THE_FOLDER = 'symlink', 'duplicate', 'duplicate_label_conflict'  # Notes about a file that are not about its picture.
+SHOWN = ['JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'AVIF', 'JPEG2000']
 NOBODY_KNOWS = 'undetectable_damage', 'metadata_damaged'  # What other readers make of it.
 LEVELS_LOST = 3.0  # On average by encoding a picture again.
 LEVELS_LOST_BEFORE = 8.0  # By the corpus' own 4:2:0 encoding of its picture.
@@ -111,7 +112,7 @@ def _is_noted(entry: dict) -> str:
 
 def _as_shown(data: bytes) -> np.ndarray:
     """Upright, in 8 bits, on white, by the plain way through Pillow."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=['JPEG', 'PNG', 'GIF', 'WEBP', 'BMP']))
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=SHOWN))
     if image.mode.startswith('I'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     white = Image.new('RGBA', image.size, 'white')
@@ -177,7 +178,32 @@ def _originals() -> list[bytes]:
     jpegs = [toy.encoded(plain, 'JPEG', quality=95, **options) for options in (
         {}, {'progressive': True}, {'subsampling': 2, 'restart_marker_rows': 1}, {'exif': turned.tobytes()})]
     return [*jpegs, toy.encoded(plain.convert('L')), toy.encoded(plain, 'PNG'), toy.encoded(plain.quantize(16), 'PNG'),
-            toy.encoded(plain, 'GIF'), toy.encoded(plain, 'WEBP'), toy.encoded(plain, 'BMP')]
+            toy.encoded(plain, 'GIF'), toy.encoded(plain, 'WEBP'), toy.encoded(plain, 'BMP'), toy.encoded(plain, 'PPM'),
+            *_originals_of_libraries(plain, turned.tobytes())]
+
+
+def _originals_of_libraries(plain: Image.Image, turned: bytes) -> list[bytes]:
+    """Of the formats whose decoders have the worst record, more than one kind each."""
+    clear, grey, several = plain.copy(), plain.convert('L'), {'save_all': True, 'append_images': [plain.rotate(90)]}
+    clear.putalpha(100)
+    tiffs = [toy.encoded(plain, 'TIFF', compression=name, exif=turned) for name in (
+        'raw', 'tiff_lzw', 'tiff_adobe_deflate', 'packbits', 'jpeg')]
+    tiffs += [toy.encoded(plain.convert('1'), 'TIFF', compression='group4'), toy.encoded(plain, 'TIFF', **several),
+              toy.encoded(grey.convert('I;16'), 'TIFF', compression='tiff_lzw')]
+    avifs = [toy.encoded(plain, 'AVIF', exif=turned), toy.encoded(clear, 'AVIF'), toy.encoded(plain, 'AVIF', **several)]
+    jpeg2000s = [toy.encoded(plain, 'JPEG2000'), toy.encoded(clear, 'JPEG2000', tile_size=(16, 16)),
+                 toy.encoded(grey, 'JPEG2000', no_jp2=True), toy.encoded(plain, 'JPEG2000', irreversible=True)]
+    return tiffs + avifs + jpeg2000s + _heics(plain, clear, turned)
+
+
+def _heics(plain: Image.Image, clear: Image.Image, turned: bytes) -> list[bytes]:
+    try:
+        import pillow_heif
+    except ImportError:
+        return []
+    pillow_heif.register_heif_opener()
+    several = {'save_all': True, 'append_images': [plain.rotate(90)]}
+    return [toy.encoded(plain, 'HEIF', exif=turned), toy.encoded(clear, 'HEIF'), toy.encoded(plain, 'HEIF', **several)]
 
 
 def mutant(rng: random.Random, good: bytes) -> bytes:

@@ -21,12 +21,13 @@ from finetune.console.errors import Error
 from finetune.console.terminal import count, printable, some
 from finetune.pictures import gate
 
-NOT_READ_HERE = (
-    b'.tif', b'.tiff', b'.heic', b'.heif', b'.avif', b'.jp2', b'.jxl', b'.ico', b'.svg', b'.pdf', b'.psd', b'.eps',
-)
+NOT_READ_HERE = (b'.jxl', b'.ico', b'.svg', b'.pdf', b'.psd', b'.eps')
 SUFFIXES = {  # The names that are taken for pictures, and what such a name promises; the content decides.
     b'.jpg': 'JPEG', b'.jpeg': 'JPEG', b'.jpe': 'JPEG', b'.jfif': 'JPEG', b'.png': 'PNG', b'.apng': 'PNG',
-    b'.gif': 'GIF', b'.webp': 'WEBP', b'.bmp': 'BMP', b'.dib': 'BMP',
+    b'.gif': 'GIF', b'.webp': 'WEBP', b'.bmp': 'BMP', b'.dib': 'BMP', b'.avif': 'AVIF', b'.heic': 'HEIF',
+    b'.heif': 'HEIF', b'.hif': 'HEIF', b'.tif': 'TIFF', b'.tiff': 'TIFF',
+    **dict.fromkeys((b'.jp2', b'.j2k', b'.j2c', b'.jpc', b'.jpx', b'.jpf'), 'JPEG2000'),
+    **dict.fromkeys((b'.ppm', b'.pgm', b'.pbm', b'.pnm'), 'PPM'),
     **dict.fromkeys(NOT_READ_HERE),  # Rejected with a reason, never passed over in silence.
 }
 RAW_FILES = (
