@@ -240,13 +240,13 @@ def test_every_skipped_file_is_listed_and_counted(pictures, output, capsys):
     (pictures / 'cat' / 'empty.jpg').touch()
     (pictures / 'cat' / 'a,"b"\n\x1b[31m.jpg').write_bytes(b'garbage')
     (pictures / 'dog' / 'half.jpg').write_bytes((pictures / 'dog' / '0.jpg').read_bytes()[:300])
-    (pictures / 'dog' / 'page.tif').write_bytes(b'II*\0' + bytes(90))
+    (pictures / 'dog' / 'page.jxl').write_bytes(b'\xff\x0a' + bytes(90))
     (pictures / 'dog' / 'notes.txt').touch()
     run(pictures, output, '--validation_percent=0')
     rows = list(csv.DictReader((output / 'skipped.csv').open(newline='')))
     assert {(Path(row['file']).name, row['reason']) for row in rows} == {
         ('empty.jpg', 'empty_file'), ('a,"b"\\n\\x1b[31m.jpg', 'not_an_image'), ('half.jpg', 'truncated'),
-        ('page.tif', 'unsupported_format')}
+        ('page.jxl', 'unsupported_format')}
     assert (output / 'skipped.csv').read_bytes().count(b'\n') == 5
     last = capsys.readouterr().out.splitlines()[-1]
     assert 'found 16 pictures: wrote 12, skipped 4' in last and '1 truncated' in last and 'skipped.csv' in last

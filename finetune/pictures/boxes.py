@@ -9,6 +9,10 @@ from finetune.console.errors import Reject
 
 MOST_BOXES = 100_000  # A photo of a phone, in tiles, has some 200.
 MOST_TILES = 10_000  # Decoders of JPEG 2000 make some 10 KB of room for each before they read it.
+MOST_MARKERS = 200_000
+MOST_LEVELS = 32
+LEAST_BLOCK = 128  # Samples in a block of a JPEG 2000, on average; 64 x 64 are usual. Of few blocks, any size goes.
+FEW_BLOCKS = 10_000
 HOLD_BOXES = {  # Where the boxes inside begin.
     b'meta': 4, b'iprp': 0, b'ipco': 0, b'moov': 0, b'trak': 0, b'mdia': 0, b'minf': 0, b'stbl': 0, b'stsd': 8,
     b'jp2h': 0,
@@ -19,7 +23,7 @@ BRANDS = {  # What a file is by the brands that it claims.
 }
 OF_ANY_CODEC = (b'mif1', b'msf1', b'miaf', b'MiHB')
 
-SOC, SIZ, SOT, SOD, EOC = (b'\xff\x4f', b'\xff\x51', b'\xff\x90', b'\xff\x93', b'\xff\xd9')
+SOC, SIZ, COD, COC, SOT, SOD, EOC = (b'\xff' + bytes([code]) for code in b'\x4f\x51\x52\x53\x90\x93\xd9')
 
 
 @dataclass(frozen=True)
@@ -131,26 +135,59 @@ def _codestream(data: bytes, start: int, end: int) -> Codestream:
     if _part(data, start, start + 4, end) != SOC + SIZ:
         raise Reject('corrupt', 'a JPEG 2000 that does not begin with its size')
     found, tiles = _size(data, start + 6, end)
-    position, seen = start + 2, set()
-    while (marker := _part(data, position, position + 2, end)) != EOC:
-        if marker == SOT:
+    position, seen, tile_end = _after(data, start + 2, end), set(), None
+    for _ in range(MOST_MARKERS):
+        marker = _part(data, position, position + 2, end)
+        if marker == EOC and tile_end is None:
+            break
+        if marker == SOD and tile_end is not None:
+            position, tile_end = max(position, tile_end), None
+            continue
+        if marker == SOT and tile_end is None:
             number, length = struct.unpack('>HI', _part(data, position + 4, position + 10, end))
             if number >= tiles:
                 raise Reject('corrupt', f'tile {number} of {tiles}')
             seen.add(number)
-            after = position + length if length else _last_eoc(data, position, end)
-            _part(data, position, position + 12, after)
-        else:
-            if marker[0] != 0xFF or marker in (SOC, SOD) or (marker == SIZ and position > start + 2):
-                raise Reject('corrupt', f'no JPEG 2000 marker at byte {position}')
-            length, = struct.unpack('>H', _part(data, position + 2, position + 4, end))
-            after = position + 2 + max(length, 2)
-        if after > end:
-            raise Reject('truncated', f'the JPEG 2000 ends after {end} bytes, inside the picture')
-        position = after
+            tile_end = position + length if length else _last_eoc(data, position, end)
+            if tile_end > end:
+                raise Reject('truncated', f'the JPEG 2000 ends after {end} bytes, inside the picture')
+        elif marker in (COD, COC):
+            _check_blocks(data[position + 4:_after(data, position, end)], marker, found)
+        elif marker[0] != 0xFF or marker in (SOC, SIZ, SOT, SOD, EOC):
+            raise Reject('corrupt', f'no JPEG 2000 marker at byte {position}')
+        position = _after(data, position, end)
+    else:
+        raise Reject('corrupt', f'more than {MOST_MARKERS} markers in a JPEG 2000')
     if len(seen) < tiles:
         raise Reject('truncated', f'the JPEG 2000 holds {len(seen)} of {tiles} tiles')
     return found
+
+
+def _after(data: bytes, position: int, end: int) -> int:
+    """Where the segment of the marker at this position ends."""
+    length, = struct.unpack('>H', _part(data, position + 2, position + 4, end))
+    after = position + 2 + max(length, 2)
+    _part(data, position, after, end)
+    return after
+
+
+def _check_blocks(body: bytes, marker: bytes, picture: Codestream) -> None:
+    """Refuses blocks so small that a decoder needs gigabytes to keep count of them: some 600 bytes for each."""
+    has_precincts, coding = (body[:1], body[5:]) if marker == COD else (body[1:2], body[2:])
+    if not has_precincts or len(coding) < 5:
+        raise Reject('corrupt', 'a JPEG 2000 that does not say how it is coded')
+    levels, across, down = coding[0], (coding[1] & 15) + 2, (coding[2] & 15) + 2  # Sides as powers of two.
+    precincts = coding[5:] if has_precincts[0] & 1 else b'\xff' * (levels + 1)
+    if levels > MOST_LEVELS or len(precincts) < levels + 1:
+        raise Reject('corrupt', f'a JPEG 2000 of {levels} levels')
+    blocks = 0
+    for level in range(levels + 1):  # From the smallest picture to the whole one.
+        shrunk = levels - level
+        columns = 1 + (picture.width - 1 >> shrunk + min(across, precincts[level] & 15))
+        rows = 1 + (picture.height - 1 >> shrunk + min(down, precincts[level] >> 4))
+        blocks += columns * rows * picture.components
+    if blocks > FEW_BLOCKS + picture.width * picture.height * picture.components // LEAST_BLOCK:
+        raise Reject('unsupported_coding', f'JPEG 2000 in {blocks} blocks')
 
 
 def _last_eoc(data: bytes, position: int, end: int) -> int:

@@ -352,6 +352,22 @@ def test_a_jpeg_2000_of_very_many_tiles_is_refused():
     assert rejected(bomb).reason == 'unsupported_coding'
 
 
+@pytest.mark.parametrize('in_a_tile', [False, True])
+def test_a_jpeg_2000_in_blocks_of_a_few_pixels_is_refused(in_a_tile, monkeypatch):
+    """A decoder would take 10 GB for 16 million pixels of them."""
+    monkeypatch.setattr(gate, '_load', lambda image: pytest.fail('decoded'))
+    data = encoded('JPEG2000', Image.new('RGB', (2000, 2000)), no_jp2=True, precinct_size=(64, 64))
+    place = data.index(b'\xff\x52')
+    length = int.from_bytes(data[place + 2:place + 4], 'big')
+    coding = data[place:place + 14] + b'\x00' + b'\x11' * (length - 13)
+    bomb = data[:place] + coding + data[place + 2 + length:]
+    if in_a_tile:
+        tile = data.index(b'\xff\x90')
+        size = int.from_bytes(data[tile + 6:tile + 10], 'big') + len(coding)
+        bomb = data[:tile + 6] + struct.pack('>I', size) + data[tile + 10:tile + 12] + coding + data[tile + 12:]
+    assert rejected(bomb).reason == 'unsupported_coding'
+
+
 def test_a_jpeg_2000_is_not_read_by_a_header_that_its_picture_contradicts():
     data = encoded('JPEG2000')
     header = data.index(b'ihdr') + 4
