@@ -130,6 +130,18 @@ def test_classes_that_are_all_there_may_look_alike(tmp_path, output):
     assert dataset.open_records(output).labels == ('background', 'cat')
 
 
+def test_every_format_gives_the_same_bytes_whatever_the_number_of_processes(tmp_path):
+    """Some decoders are quick to start threads of their own."""
+    formats, folder = [('avif', 'AVIF'), ('tif', 'TIFF'), ('jp2', 'JPEG2000'), ('ppm', 'PPM')], tmp_path / 'D' / 'cat'
+    folder.mkdir(parents=True)
+    for number, (suffix, format) in enumerate(8 * formats):
+        (folder / f'{number}.{suffix}').write_bytes(toy.encoded(toy.picture(number, (300, 200)), format))
+    for name, processes in (('a', 1), ('b', 3)):
+        run(tmp_path / 'D', tmp_path / name, '--validation_percent=0', f'--num_threads={processes}')
+    assert digests(tmp_path / 'a') == digests(tmp_path / 'b')
+    assert manifest(tmp_path / 'a')['written'] == 32
+
+
 @pytest.mark.parametrize('processes', [3, 8])
 def test_the_same_pictures_give_the_same_bytes_whatever_the_number_of_processes(tmp_path, processes):
     pictures = toy.class_folders(tmp_path / 'D', {'cat': 60, 'dog': 50})

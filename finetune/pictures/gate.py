@@ -352,6 +352,7 @@ def _admit_tiff(data: bytes, limits: Limits, shrunk, encode) -> Picture:
     _check_judged(image, {(parsed.width, parsed.height), (parsed.height, parsed.width)})
     _load(image)  # Which turns it upright, too.
     notes = ['first_frame'] * parsed.pages_follow + ['exif_rotated'] * (parsed.orientation in UPRIGHT)
+    notes += ['scaled_to_8_bit'] * (parsed.depth == 16)
     sixteen = _sixteen_bit_tiff(image, data) if parsed.depth == 16 else None
     return encode(image, shrunk(image.size), None, image.info.get('icc_profile'), notes, sixteen=sixteen)
 

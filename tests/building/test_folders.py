@@ -109,7 +109,8 @@ def test_a_folder_of_what_is_not_read_here_is_not_called_empty(tmp_path, names, 
 
 def test_every_suffix_that_pictures_have_is_read_in_any_case(tmp_path):
     (tmp_path / 'cat').mkdir()
-    names = ['a.JPG', 'b.jpeg', 'c.JFIF', 'd.jpe', 'e.PnG', 'f.gif', 'g.webp', 'h.bmp', 'i.tif', 'j.heic']
+    names = ['a.JPG', 'b.jpeg', 'c.JFIF', 'd.jpe', 'e.PnG', 'f.gif', 'g.webp', 'h.bmp', 'i.tif', 'j.heic',
+             'k.avif', 'l.JP2', 'm.ppm', 'n.pgm']
     for name in names:
         (tmp_path / 'cat' / name).touch()
     assert listing(tmp_path).pictures == {b'cat': [name.encode() for name in names]}
