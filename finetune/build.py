@@ -21,6 +21,7 @@ BESIDE_SHARDS = {  # What is replaced with the shards: 'features' can be made ag
     dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
 }
 SKIPS_SHOWN = 20
+PICTURES_TOLD = 100  # At once: to be told of a picture takes a bar longer than to copy a small one.
 LIMITED_BY = {'file_too_big': 'max_bytes', 'too_many_pixels': 'max_pixels'}  # By reason; of folders.
 
 FLAGS = command.Flags(
@@ -156,6 +157,8 @@ def _may_stand_in_records(name: str) -> bool:
 def _check_space(planned: plan.Plan, private: Path) -> None:
     """Refuses early when what is stored as it is needs more room than there is."""
     need = sum(part.source.stored_bytes() for part in planned.parts)
+    if not all(part.only_split for part in planned.parts):
+        need += min(need, conversion.SPOOL_FILE_BYTES)
     free = shutil.disk_usage(private).free
     if need > free:
         raise Error(f'the records will take about {need / 2**30:.1f} GiB and {printable(private.parent)} has '
@@ -170,14 +173,30 @@ def _write_shards(planned: plan.Plan, private: Path) -> tuple[list[dataset.Split
                 private, split, shards, planned.places(split), len(planned.labels)))
             for split, shards in planned.shards.items()
         }
-        progress = stack.enter_context(Progress('Building', planned.pictures, 'pictures'))
-        outcomes = [
-            conversion.convert(part.source, planned.labels, lambda key, part=part: writers[part.split_of(key)],
-                               planned.seed, planned.processes, progress.advance, modules=(__spec__.name,))
-            for part in planned.parts
-        ]
-        say(f'{count(progress.done, "picture")} in {progress.seconds:.1f} s, {progress.per_second:.0f} pictures/s')
+        spool = stack.enter_context(conversion.spool(private))
+        with Progress('Building', planned.pictures, 'pictures') as progress:
+            outcomes = [
+                conversion.convert(part.source, planned.labels, writers.get(part.only_split, spool).write, planned.seed,
+                                   planned.processes, progress.advance, modules=(__spec__.name,))
+                for part in planned.parts
+            ]
+            say(f'{count(progress.done, "picture")} in {progress.seconds:.1f} s, {progress.per_second:.0f} pictures/s')
+        for part, outcome in zip(planned.parts, outcomes, strict=True):
+            outcome.splits = part.split_of_each(outcome.keys, outcome.labels, planned.validation_percent)
+            if not part.only_split:
+                _share_out(spool, outcome, writers)
         return [writer.close() for writer in writers.values()], outcomes
+
+
+def _share_out(
+    spool: conversion.Spool, outcome: conversion.Outcome, writers: dict[str, conversion.SplitWriter]
+) -> None:
+    """Writes the records that waited to be told their split."""
+    with Progress('Splitting', outcome.written, 'pictures') as progress:
+        for number, (place, label, record) in enumerate(spool.read(), 1):
+            writers[outcome.splits[place]].write(place, label, record)
+            if number % PICTURES_TOLD == 0:
+                progress.advance(PICTURES_TOLD)
 
 
 def _check_result(told: dict, skips: Sequence[Skip], options) -> None:

@@ -108,8 +108,8 @@ def skipped_csv(skipped: Sequence[Skip]) -> str:
 
 def _duplicates(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
     """Counts and a few examples of pictures that are in the records more than once."""
-    parts = [(part.source, outcome, part.split_of) for part, outcome in zip(plan.parts, outcomes, strict=True)]
-    groups = conversion.duplicates(parts, plan.seed)
+    sources = [part.source for part in plan.parts]
+    groups = conversion.duplicates(list(zip(sources, outcomes, strict=True)), plan.seed)
     kinds: dict[str, list] = {'in_two_classes': [], 'in_two_splits': [], 'in_one_class': []}
     for group in groups:
         splits, labels = {place.split for place in group}, {place.label for place in group}

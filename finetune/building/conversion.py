@@ -1,18 +1,20 @@
 """Sources become shards: pictures are judged in worker processes and written here, in one order.
 
 The place of a picture in the shuffled list of all pictures decides its shard. A rejected one leaves its shard one
-shorter and moves no other: nothing has to be known before the first record is written.
+shorter and moves no other: where the split is known, nothing else has to be before the first record is written. Where
+the pictures themselves decide it, records wait in a spool until every picture has been judged.
 """
 
 import collections
 import contextlib
 import itertools
 import signal
+import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from finetune.building import workers
 from finetune.building.sources import LabeledImage, Loader, Source
@@ -20,6 +22,9 @@ from finetune.console.errors import Error, Reject
 from finetune.console.terminal import printable
 from finetune.records import dataset, examples
 
+SPOOLED = struct.Struct('<QQQ')  # Place, label, length of the record that follows.
+SPOOL_FILE_BYTES = 256 << 20
+BUFFER_BYTES = 1 << 20
 DECODER_DIED = {  # By the signal that ended two worker processes at one picture: what a C library did with it.
     signal.SIGSEGV: 'crashed', signal.SIGBUS: 'crashed', signal.SIGILL: 'crashed', signal.SIGFPE: 'crashed',
     signal.SIGABRT: 'gave up', signal.SIGPROF: f'took more than {workers.MOST_SECONDS} seconds',
@@ -70,6 +75,8 @@ class Outcome:
     """What became of the pictures of one source."""
 
     keys: array = field(default_factory=lambda: array('Q'))  # By place; 0 where there is no record.
+    labels: array = field(default_factory=lambda: array('I'))  # By place.
+    splits: Sequence[str] = ()  # By place; known when every picture has been judged.
     rejected: list[tuple[LabeledImage, str, str]] = field(default_factory=list)  # With reason and detail.
     written: int = 0
     notes: collections.Counter = field(default_factory=collections.Counter)
@@ -78,6 +85,7 @@ class Outcome:
 
     def add(self, image: LabeledImage, verdict: Verdict) -> None:
         self.keys.append(verdict.key)
+        self.labels.append(image.label)
         if verdict.record is None:
             self.rejected.append((image, verdict.reason, verdict.detail))
             return
@@ -125,6 +133,60 @@ class SplitWriter:
             self._open = dataset.ShardWriter(self._paths[len(self._shards)])
 
 
+class Spool:
+    """Records whose split is not known before every picture has been judged: written and read once, in one order.
+
+    They lie in several files, each of which is removed when it has been read: together with the shards that are made
+    of them, they take the room of the shards and of one such file.
+    """
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._paths: list[Path] = []
+        self._file: BinaryIO | None = None
+        self._room = 0  # Bytes, in the open file.
+
+    def write(self, place: int, label: int, record: bytes) -> None:
+        if self._room <= 0:
+            self._begin_file()
+        self._file.write(SPOOLED.pack(place, label, len(record)))
+        self._file.write(record)
+        self._room -= SPOOLED.size + len(record)
+
+    def read(self) -> Iterator[tuple[int, int, bytes]]:
+        """Place, label and record of each."""
+        self._end_file()
+        for path in self._paths:
+            with path.open('rb', buffering=BUFFER_BYTES) as file:
+                while header := file.read(SPOOLED.size):
+                    place, label, length = SPOOLED.unpack(header)
+                    yield place, label, file.read(length)
+            path.unlink()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):  # The disk is full, and closing writes what was buffered.
+            self._end_file()
+
+    def _begin_file(self) -> None:
+        self._end_file()
+        self._paths.append(self._directory / f'spool-{len(self._paths):05d}')
+        self._file, self._room = self._paths[-1].open('xb', buffering=BUFFER_BYTES), SPOOL_FILE_BYTES
+
+    def _end_file(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+@contextlib.contextmanager
+def spool(directory: Path) -> Iterator[Spool]:
+    spool = Spool(directory)
+    try:
+        yield spool
+    except BaseException:
+        spool.abandon()
+        raise
+
+
 @contextlib.contextmanager
 def split_writer(directory: Path, name: str, shards: int, places: int, labels: int) -> Iterator[SplitWriter]:
     writer = SplitWriter(directory, name, shards, places, labels)
@@ -138,13 +200,13 @@ def split_writer(directory: Path, name: str, shards: int, places: int, labels: i
 def convert(
     source: Source,
     labels: tuple[str, ...],
-    writer_of: Callable[[int], SplitWriter],
+    write: Callable[[int, int, bytes], None],
     seed: int,
     processes: int,
     advance: Callable[[int], None],
     modules: Sequence[str] = (),
 ) -> Outcome:
-    """Reads every picture of the source once and writes it with the writer that its key belongs to.
+    """Reads every picture of the source once; `write` gets its place, its label and its record.
 
     `modules` are what the processes import before they start, once for all.
     """
@@ -155,7 +217,7 @@ def convert(
         for image, verdict in zip(images, verdicts, strict=True):
             outcome.add(image, verdict)
             if verdict.record is not None:
-                writer_of(verdict.key).write(place, image.label, verdict.record)
+                write(place, image.label, verdict.record)
             place += 1
             advance(1)
     return outcome
@@ -170,24 +232,24 @@ class Place(NamedTuple):
     filename: bytes
 
 
-def duplicates(parts: Sequence[tuple[Source, Outcome, Callable[[int], str]]], seed: int) -> list[list[Place]]:
-    """Groups of places that hold the same picture. `parts`: sources, their outcomes, and the split of each key.
+def duplicates(parts: Sequence[tuple[Source, Outcome]], seed: int) -> list[list[Place]]:
+    """Groups of places that hold the same picture. `parts`: sources and their outcomes.
 
     Only keys are kept while pictures are read; the names come from a second walk over the lists.
     """
-    repeated = _repeated([outcome.keys for _, outcome, _ in parts])
+    found = repeated([outcome.keys for _, outcome in parts])
     groups: dict[int, list[Place]] = collections.defaultdict(list)
-    for source, outcome, split_of in parts if repeated else ():
-        for image, key in zip(source.images(seed), outcome.keys, strict=True):
-            if key in repeated:
-                groups[key].append(Place(split_of(key), image.label, image.filename))
+    for source, outcome in parts if found else ():
+        for image, key, split in zip(source.images(seed), outcome.keys, outcome.splits, strict=True):
+            if key in found:
+                groups[key].append(Place(split, image.label, image.filename))
     return sorted(sorted(group, key=lambda place: place.filename) for group in groups.values())
 
 
-def _repeated(keys: Sequence[array]) -> set[int]:
+def repeated(keys: Sequence[array]) -> set[int]:
     """The keys that occur more than once, found a sixteenth at a time: as integers they take much memory."""
-    repeated = set()
+    found = set()
     for share in range(16):
         seen = sorted(key for key in itertools.chain(*keys) if key >> 60 == share)
-        repeated.update(key for key, following in itertools.pairwise(seen) if key == following)
-    return repeated - {0}
+        found.update(key for key, following in itertools.pairwise(seen) if key == following)
+    return found - {0}

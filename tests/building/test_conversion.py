@@ -32,7 +32,7 @@ def converted(tmp_path, processes: int, loader) -> conversion.Outcome:
     source = folders.ClassFolders(listing, labels, loader(listing.directory))
     (tmp_path / str(processes)).mkdir()
     with conversion.split_writer(tmp_path / str(processes), 'train', 2, 12, 2) as writer:
-        outcome = conversion.convert(source, labels, lambda key: writer, 7, processes, lambda count: None)
+        outcome = conversion.convert(source, labels, writer.write, 7, processes, lambda count: None)
         writer.close()
     return outcome
 

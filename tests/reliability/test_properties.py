@@ -52,18 +52,79 @@ def test_work_in_this_process_comes_back_in_order_and_once(jobs):
     assert list(workers.ordered_map(str, jobs, processes=1)) == list(map(str, jobs))
 
 
+PLACES = st.lists(st.tuples(st.integers(0, 40) | st.integers(1, 2**64 - 1), st.integers(0, 3)), max_size=80)
+PERCENT = st.floats(1, 99.9)
+
+
+def validating(places: list[tuple[int, int]], percent: float) -> set[tuple[int, int]]:
+    """Of (key, label), those in validation."""
+    keys, labels = [key for key, _ in places], [label for _, label in places]
+    sides = plan.by_content(keys, labels, percent)
+    return {place for place, side in zip(places, sides, strict=True) if side == 'validation'}
+
+
 @MANY
-@given(st.lists(st.integers(0, 2**64 - 1), max_size=60), st.floats(0.1, 99.9), st.floats(0.1, 99.9))
-def test_a_larger_validation_share_only_adds_pictures_to_validation(keys, one, other):
-    few, many = (plan.ByContent(percent) for percent in sorted((one, other)))
-    assert all(many(key) == 'validation' for key in keys if few(key) == 'validation')
+@given(PLACES, PERCENT, PERCENT)
+def test_a_larger_validation_share_only_adds_pictures_to_validation(places, one, other):
+    few, many = (validating(places, percent) for percent in sorted((one, other)))
+    assert few <= many
+
+
+@MANY
+@given(PLACES, PERCENT)
+def test_every_class_trains_and_every_class_that_can_validates(places, percent):
+    """A picture with two labels is no class's own."""
+    labels_of = collections.defaultdict(set)
+    for key, label in places:
+        labels_of[key].add(label)
+    own = collections.defaultdict(set)
+    for key, label in set(places):
+        if key and len(labels_of[key]) == 1:
+            own[label].add((key, label))
+    found = validating(places, percent)
+    for pictures in own.values():
+        share = min(max(1, round(len(pictures) * percent / 100)), len(pictures) - 1)
+        assert len(pictures & found) == share
+    assert found <= set().union(*own.values())
+
+
+@MANY
+@given(PLACES, PERCENT, st.randoms())
+def test_the_split_depends_on_neither_order_nor_copies_and_keeps_copies_together(places, percent, random):
+    more = places + places[:20]
+    random.shuffle(more)
+    assert validating(more, percent) == validating(places, percent)
+    assert not {key for key, _ in validating(more, percent)} & {
+        key for key, label in more if (key, label) not in validating(more, percent)}
+
+
+@MANY
+@given(PLACES, PERCENT, st.integers(1, 2**64 - 1), st.integers(0, 3))
+def test_one_picture_more_moves_at_most_one_of_its_class(places, percent, key, label):
+    before = validating(places, percent)
+    after = validating([*places, (key, label)], percent)
+    moved = (before ^ after) - {(key, label)}
+    labels = {found for other, found in places if other == key} | {label}  # It may be no longer one class's own.
+    assert all(len({place for place in moved if place[1] == found and place[0] != key}) <= 1 for found in range(4))
+    assert {found for other, found in moved if other != key} <= labels
+
+
+@MANY
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 200))
+def test_what_waits_for_its_split_comes_back_in_order_and_leaves_nothing(records, file_bytes):
+    with tempfile.TemporaryDirectory() as directory, mock.patch.object(conversion, 'SPOOL_FILE_BYTES', file_bytes):
+        with conversion.spool(Path(directory)) as spool:
+            for number, record in enumerate(records):
+                spool.write(3 * number, number % 5, record)
+            assert list(spool.read()) == [(3 * number, number % 5, record) for number, record in enumerate(records)]
+        assert not list(Path(directory).iterdir())
 
 
 @MANY
 @given(st.lists(st.sampled_from([0, 1, 2, 2**60, 2**64 - 1]), max_size=30))
 def test_every_repeated_key_is_found_and_no_other(keys):
     counts = collections.Counter(keys)
-    assert conversion._repeated([keys]) == {key for key, count in counts.items() if count > 1 and key}
+    assert conversion.repeated([keys]) == {key for key, count in counts.items() if count > 1 and key}
 
 
 @MANY
