@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from finetune.building import conversion
 from finetune.console import locks
 from finetune.records import dataset
 from tests import toy
-from tests.toy_build import beside, digests, manifest, read, start
+from tests.toy_build import ROOT, beside, digests, manifest, read, start
 
 
 def run(directory: Path, output: Path, *more: str, code: int = 0) -> None:
@@ -570,3 +571,21 @@ def test_a_second_build_of_the_same_records_is_refused(slow_pictures, pictures, 
         process.terminate()
         process.wait()
     run(pictures, output)
+
+
+@pytest.mark.parametrize('call', ['build.main(flags)', 'raise SystemExit(build.main(flags))'])
+def test_a_program_may_call_a_build_without_a_main_guard(pictures, output, tmp_path, call):
+    """Where a thread runs, processes start from a server, and each ran the whole program again."""
+    program = tmp_path / 'program.py'
+    program.write_text(
+        'import threading, time\n'
+        'from finetune import build\n'
+        'print("once")\n'
+        'threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n'
+        f'flags = ["--train_directory={pictures}", "--output_directory={output}", "--num_threads=2"]\n'
+        f'{call}\n')
+    done = subprocess.run([sys.executable, program], cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and 'error' not in done.stderr, done.stderr
+    assert done.stdout.count('once') == 1
+    assert dataset.open_records(output).split('train').records == 10

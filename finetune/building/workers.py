@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import threading
+import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -95,7 +96,8 @@ class _Worker:
         (jobs, self._send_to), (self._receive_from, results) = context.Pipe(duplex=False), context.Pipe(duplex=False)
         _enlarge(results)
         self._process = context.Process(target=_serve, args=(jobs, results, self._work, MOST_SECONDS), daemon=True)
-        self._process.start()
+        with _without_main():
+            self._process.start()
         jobs.close()
         results.close()
 
@@ -128,6 +130,20 @@ def _start_method() -> str:
     """
     alone = threading.active_count() == 1 and 'tensorflow' not in sys.modules
     return 'fork' if alone and sys.platform == 'linux' else 'forkserver'
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """A process that is not forked first imports the program that we are in, and so runs again what no guard keeps.
+
+    It needs nothing of it: with an empty program in its place, a guard is nobody's duty.
+    """
+    main = sys.modules['__main__']
+    sys.modules['__main__'] = types.ModuleType('__main__')
+    try:
+        yield
+    finally:
+        sys.modules['__main__'] = main
 
 
 def _enlarge(pipe: Connection) -> None:
