@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 import pickle
+import struct
 import time
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_a_compressed_file_that_is_cut_short_is_an_error_and_no_smaller_dataset(
     (tmp_path / 'train.csv.gz').write_bytes(whole[:len(whole) // 2])
     build_from('mnist_csv', tmp_path / 'train.csv.gz', tmp_path / 'out', code=1)
     assert 'train.csv.gz is cut short or damaged after line' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('train-images-idx3-ubyte', 3), ('train-labels.idx1-ubyte.gz', 1)])
+def test_the_files_in_which_mnist_is_published_are_named_and_the_way_out_with_them(tmp_path, capsys, name, kind):
+    """They are no text, of which line 2 could be mended."""
+    data = bytes([0, 0, 8, kind]) + struct.pack('>' + kind * 'I', *(60, 28, 28)[:kind]) + b'\n,' * 30_000
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('gz') else data)
+    build_from('mnist_csv', tmp_path / name, tmp_path / 'out', code=1)
+    assert f'{tmp_path}/{name} is an IDX file' in (told := capsys.readouterr().err)
+    assert '.csv.gz' in told and '--source=tfds' in told and 'Mend' not in told
+
+
+def test_any_other_file_that_is_no_text_is_not_to_be_mended_line_by_line(tmp_path, capsys):
+    np.savez(tmp_path / 'train.csv', noise(3, 'mnist'))
+    build_from('mnist_csv', tmp_path / 'train.csv.npz', tmp_path / 'out', code=1)
+    assert 'train.csv.npz is no text file' in capsys.readouterr().err
 
 
 def test_names_for_the_numbers_come_from_a_labels_file(tmp_path):

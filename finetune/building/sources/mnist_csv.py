@@ -14,6 +14,8 @@ from finetune.records.dataset import BACKGROUND
 SIDE = 28  # px
 DIGITS = tuple('0123456789')
 GZIP = b'\x1f\x8b'
+IDX = b'\0\0\x08'  # Two zeros, then the kind of its numbers: bytes.
+HEAD_BYTES = 1024
 NAMES = {'train': '*train*.csv*', 'validation': '*test*.csv*'}  # Of the file, where a folder is given.
 
 
@@ -41,6 +43,7 @@ def _rows(path: Path, classes: int) -> Iterator[Row]:
     try:
         with path.open('rb') as raw:
             lines = gzip.GzipFile(fileobj=raw) if raw.peek(len(GZIP)).startswith(GZIP) else raw
+            _check_text(path, lines.peek(HEAD_BYTES)[:HEAD_BYTES])
             for number, line in enumerate(lines, 1):
                 fields = line.removeprefix(codecs.BOM_UTF8).split(b',')
                 if line.strip() and not (number == 1 and _is_header(fields)):
@@ -49,6 +52,14 @@ def _rows(path: Path, classes: int) -> Iterator[Row]:
         raise Error(f'{printable(path)} is cut short or damaged after line {number}. Fetch it again.') from None
     except OSError as error:
         raise Error(f'{printable(path)}: {error.strerror}. --source=mnist_csv reads a .csv or .csv.gz file.') from None
+
+
+def _check_text(path: Path, head: bytes) -> None:
+    """No text has a zero byte; no line of such a file could be mended."""
+    if b'\0' in head:
+        what = 'an IDX file, the form in which MNIST is published' if head.startswith(IDX) else 'no text file'
+        raise Error(f'{printable(path)} is {what}; --source=mnist_csv reads text, a line a picture: a label and '
+                    f'{SIDE * SIDE} pixels. Take the version in .csv or .csv.gz, or --source=tfds --tfds=mnist.')
 
 
 def _is_header(fields: Sequence[bytes]) -> bool:
