@@ -84,7 +84,7 @@ def build(options) -> int:
         _check_space(planned, private)
         splits, outcomes = _write_shards(planned, private)
         told = account.facts(planned, outcomes)
-        for warning in account.warnings(planned, splits, told):
+        for warning in account.warnings(planned, outcomes, splits, told):
             warn(warning)
         skips = [_with_flag(skip, options) for skip in account.skips(planned, outcomes)]
         _check_result(told, skips, options)
@@ -113,6 +113,9 @@ def _check_usage(options) -> None:
     if options.validation_directory and options.validation_percent is not None:
         raise UsageError('--validation_directory and --validation_percent exclude each other: validation '
                          'pictures come from a directory of their own, or from the training directory')
+    if 0 < (options.validation_percent or 0) < 1:
+        raise UsageError(f'--validation_percent={options.validation_percent:g} is less than one picture in a hundred; '
+                         f'did you mean --validation_percent={max(100 * options.validation_percent, 1):g}? (0: none)')
     if (options.validation_percent or 0) >= 100:
         raise UsageError(f'--validation_percent={options.validation_percent:g} leaves nothing to train on; give '
                          'less than 100')
@@ -227,7 +230,6 @@ def _first(skips: Sequence[Skip]) -> str:
 
 def _remove(private: Path, split: dataset.Split) -> None:
     """A split without pictures is no split."""
-    warn(f'no picture fell to {split.name}; the records have no {split.name} split.')
     for shard in split.shards:
         (private / shard.name).unlink()
 

@@ -19,9 +19,11 @@ import pytest
 from PIL import Image
 
 from finetune import build
-from finetune.building import conversion
+from finetune.building import account, conversion
 from finetune.console import locks
+from finetune.models import zoo
 from finetune.records import dataset
+from finetune.runs import recipe as recipes
 from tests import toy
 from tests.toy_build import ROOT, beside, digests, manifest, read, start
 
@@ -411,6 +413,54 @@ def test_classes_that_look_the_same_in_the_table_are_told_of(tmp_path, output, o
     assert ascii(one) in told and ascii(other) in told and 'differ only in case, in blanks or' in told
 
 
+def test_a_side_without_pictures_is_told_with_the_flags_that_give_it_some(tmp_path, output, capsys):
+    run(toy.class_folders(tmp_path / 'D', {'cat': 1, 'dog': 1}), output)
+    told = capsys.readouterr().err
+    assert 'no picture fell to validation' in told and '--validation_directory' in told and 'two or more' in told
+    assert list(dataset.open_records(output).splits) == ['train']
+
+
+def test_a_class_that_cannot_be_measured_or_learned_is_told_with_what_to_do(pictures, tmp_path, capsys):
+    toy.class_folders(pictures, {'emu': 1})
+    run(pictures, tmp_path / 'a')
+    told = capsys.readouterr().err
+    assert 'validation has no picture of emu, which is not measured' in told and 'a class of one picture' in told
+    validation = toy.class_folders(tmp_path / 'V', {'cat': 2, 'emu': 1}, first=50)
+    (pictures / 'emu' / '0.jpg').write_bytes(b'bad')
+    run(pictures, tmp_path / 'b', f'--validation_directory={validation}')
+    told = capsys.readouterr().err
+    assert f'validation has no picture of dog, which is not measured; add some to {validation}' in told
+    assert f'train has no picture of emu, which cannot be learned; add some to {pictures}' in told
+
+
+def test_a_validation_directory_of_bad_files_alone_is_told_by_its_name(pictures, tmp_path, output, capsys):
+    (tmp_path / 'V' / 'cat').mkdir(parents=True)
+    (tmp_path / 'V' / 'cat' / 'a.jpg').write_bytes(b'bad')
+    run(pictures, output, f'--validation_directory={tmp_path}/V')
+    told = capsys.readouterr().err
+    assert f'no picture of {tmp_path}/V can be used; the records have no validation split' in told
+    assert 'validation has' not in told  # Said once.
+
+
+def test_what_a_picture_lost_on_its_way_into_the_records_is_told_once_with_an_example(tmp_path, output, capsys):
+    """It stood in dataset.json alone, whatever was lost by it."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 3, 'dog': 3})
+    for number in range(2):
+        (pictures / 'dog' / f'wide{number}.png').write_bytes(toy.encoded(toy.picture(number, (900, 12)), 'PNG'))
+    (pictures / 'cat' / 'dot.png').write_bytes(toy.encoded(toy.picture(9, (40, 40)).resize((9, 9)), 'PNG'))
+    (pictures / 'cat' / 'clear.png').write_bytes(toy.encoded(toy.picture(7).convert('RGBA'), 'PNG'))
+    for number, value in enumerate((4095, 166, 3000)):
+        Image.new('I;16', (32, 24), value - number).save(pictures / 'dog' / f'dark{number}.png')
+    run(pictures, output)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith('warning')]
+    found = {note: [line for line in warnings if note in line] for note in ('dark_16_bit', 'extreme_aspect', 'tiny')}
+    assert all(len(lines) == 1 for lines in found.values())
+    assert '2 pictures' in found['extreme_aspect'][0] and ' dog/wide' in found['extreme_aspect'][0]
+    assert '3 pictures' in found['dark_16_bit'][0] and '--sixteen_bit_max=4095' in found['dark_16_bit'][0]
+    assert '1 picture' in found['tiny'][0] and ' cat/dot.png' in found['tiny'][0]
+    assert not any('shrunk' in line or 'converted_to_rgb' in line for line in warnings)
+
+
 def test_pictures_that_are_all_bad_make_no_records(tmp_path, output, capsys):
     (tmp_path / 'D' / 'cat').mkdir(parents=True)
     (tmp_path / 'D' / 'cat' / 'a.jpg').write_bytes(b'bad')
@@ -424,10 +474,37 @@ def test_json_is_for_machines_and_nothing_else_is_on_stdout(pictures, output, ca
     assert json.loads(capsys.readouterr().out) == manifest(output)
 
 
-def test_the_next_command_stands_ready_to_paste(pictures, tmp_path, capsys):
+def test_the_next_command_stands_ready_to_paste_and_is_the_one_to_begin_with(pictures, tmp_path, capsys):
+    """It trained everything, from the small backbone: the one plan that nobody should take first."""
     run(pictures, tmp_path / 'my records')
-    assert (f"finetune train --data_dir='{tmp_path}/my records' --train_dir='checkpoints/my records' "
-            '--pretrained=sample --fine_tune') in capsys.readouterr().err
+    assert (f"Next:  finetune train --data_dir='{tmp_path}/my records' --train_dir='checkpoints/my records' "
+            '--pretrained=imagenet --fine_tune --freeze_backbone\n') in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('cached', [False, True])
+def test_a_download_that_the_next_command_needs_is_told_with_the_way_around_it(
+    pictures, tmp_path, output, cached, monkeypatch, capsys
+):
+    monkeypatch.setenv('KERAS_HOME', str(tmp_path / 'keras'))
+    if cached:
+        (tmp_path / 'keras' / 'models').mkdir(parents=True)
+        (tmp_path / 'keras' / 'models' / account.IMAGENET_WEIGHTS).touch()
+    run(pictures, output)
+    assert ('--pretrained=sample' in capsys.readouterr().err) is not cached
+
+
+def test_the_weights_that_a_build_looks_for_are_those_that_train_will_ask_keras_for(monkeypatch):
+    asked = []
+
+    def get_file(name, *arguments, **options):
+        asked.append(name)
+        raise FileNotFoundError
+
+    monkeypatch.setattr('keras.src.utils.file_utils.get_file', get_file)
+    recipe = recipes.plan({'pretrained': 'imagenet', 'fine_tune': True, 'freeze_backbone': True}, None, 100)
+    with pytest.raises(FileNotFoundError):
+        zoo.backbone(recipe.model, recipe.image_size, recipe.width, 'imagenet')
+    assert asked == [account.IMAGENET_WEIGHTS]
 
 
 @pytest.mark.parametrize(('flags', 'expected'), [
@@ -435,6 +512,7 @@ def test_the_next_command_stands_ready_to_paste(pictures, tmp_path, capsys):
     (['photos'], 'did you mean --train_directory=photos'),
     (['--train_directory=D', '--output_directory=o', '--validation_directory=V', '--validation_percent=9'], 'exclude'),
     (['--train_directory=D', '--output_directory=o', '--validation_percent=100'], 'nothing to train on'),
+    (['--train_directory=D', '--output_directory=o', '--validation_percent=0.2'], 'mean --validation_percent=20?'),
     (['--train_directory=D', '--output_directory=D/records'], 'lie one in the other'),
     (['--train_directory=D', '--output_directory=.'], 'lie one in the other'),
 ])

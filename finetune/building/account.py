@@ -6,8 +6,10 @@ import functools
 import io
 import json
 import operator
+import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import PIL
@@ -17,12 +19,26 @@ from finetune.building import conversion
 from finetune.building.plan import SPLIT_VERSION, Plan
 from finetune.building.sources import Skip, folders
 from finetune.console.terminal import count, printable, say, say_next, some, table, warn
+from finetune.pictures import gate
 from finetune.records import dataset
 
 SMALL_CLASS = 20
 ROWS_SHOWN = 20
 EXAMPLES_SHOWN = 5
 MANY_SKIPPED = 0.05
+COSTLY_NOTES = {  # By what the gate notes when something of a picture is lost: what it is, and what to do.
+    'dark_16_bit': ('of 16 bits, of which so few are used that they come out dark',
+                    'Build with --sixteen_bit_max={used} if all of 16 bits are so; else scale these first'),
+    'clipped_16_bit': ('with values above --sixteen_bit_max, which are white now', 'Raise it'),
+    'extreme_aspect': (f'more than {gate.EXTREME_ASPECT} times as long as wide, squashed to a square by a network',
+                       'Cut pieces out of them first'),
+    'tiny': (f'with a side of fewer than {gate.TINY_SIDE} pixels', 'Look for larger ones: little can be seen in these'),
+    'first_frame': ('with others behind it in its file, of which only the first is taken',
+                    'Save the frames of an animation as files if they matter'),
+    'alpha_flattened': ('with transparent parts, which are white now', 'Put them on another ground if it matters'),
+}
+# What `train --pretrained=imagenet` has Keras download, once, for the network that it takes unless told otherwise.
+IMAGENET_WEIGHTS = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
 
 
 # ---- before ----
@@ -133,7 +149,9 @@ def _names(group: Sequence[conversion.Place]) -> list[str]:
 # ---- after ----
 
 
-def warnings(plan: Plan, splits: Sequence[dataset.Split], told: Mapping) -> Iterator[str]:
+def warnings(
+    plan: Plan, outcomes: Sequence[conversion.Outcome], splits: Sequence[dataset.Split], told: Mapping
+) -> Iterator[str]:
     """What the person should know before training on it."""
     totals = [sum(counts) for counts in zip(*(split.per_class for split in splits), strict=True)]
 
@@ -145,13 +163,37 @@ def warnings(plan: Plan, splits: Sequence[dataset.Split], told: Mapping) -> Iter
     if len(classes_where(lambda i: totals[i] > 0)) == 1:
         yield 'there is one class; a classifier needs two to tell apart.'
     for split in splits:
+        if not split.records:
+            yield _without(plan, split.name)
+            continue
         if missing := classes_where(lambda i, split=split: totals[i] > split.per_class[i] == 0):
-            yield f'{split.name} has no picture of {some(missing)}.'
+            yield f'{split.name} has no picture of {some(missing)}, which {_what_it_costs(plan, split.name)}.'
         if split.records < len(split.shards):
             yield f'{split.name} has more shards ({len(split.shards)}) than pictures ({split.records}).'
     if small := classes_where(lambda i: 0 < totals[i] < SMALL_CLASS):
         yield f'fewer than {SMALL_CLASS} pictures of {some(small)}; expect little of a class so small.'
     yield from _duplicate_warnings(told['duplicates'])
+    yield from _note_warnings(outcomes)
+
+
+def _without(plan: Plan, split: str) -> str:
+    """Of a split that no picture fell to."""
+    if plan.validation_percent:
+        return (f'no picture fell to {split}, so that nothing can be measured: it takes a class of two or more '
+                'different pictures, or pictures of their own (--validation_directory).')
+    return f'no picture of {_where(plan, split)} can be used; the records have no {split} split.'
+
+
+def _what_it_costs(plan: Plan, split: str) -> str:
+    """Of classes without a picture in the split."""
+    if plan.validation_percent:
+        return 'is not measured; a class of one picture keeps it to train. Add different ones'
+    is_not = {'train': 'cannot be learned', 'validation': 'is not measured'}[split]
+    return f'{is_not}; add some to {_where(plan, split)}'
+
+
+def _where(plan: Plan, split: str) -> str:
+    return next(part.source.where for part in plan.parts if split in part.splits)
 
 
 def _duplicate_warnings(duplicates: Mapping) -> Iterator[str]:
@@ -166,6 +208,21 @@ def _duplicate_warnings(duplicates: Mapping) -> Iterator[str]:
             yield f'found {saying}: {count(duplicates[kind], "picture")}, for example {example}.'
 
 
+def _note_warnings(outcomes: Sequence[conversion.Outcome]) -> Iterator[str]:
+    notes = functools.reduce(operator.add, (outcome.notes for outcome in outcomes), collections.Counter())
+    for note, (what, way_out) in COSTLY_NOTES.items():
+        if notes[note]:
+            example = next(outcome.noted[note] for outcome in outcomes if note in outcome.noted)
+            yield (f'{count(notes[note], "picture")} {what}, for example {printable(example)} ({note}). '
+                   f'{way_out.format(used=_highest_used(notes))}.')
+
+
+def _highest_used(notes: Iterable[str]) -> int:
+    """Of values of 16 bits, as `uses_12_of_16_bits` tells them: 4095."""
+    bits = (re.fullmatch(r'uses_(\d+)_of_16_bits', note) for note in notes)
+    return 2 ** max((int(found[1]) for found in bits if found), default=16) - 1
+
+
 def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> None:
     """The files made, the next command, and in the last line the counts."""
     for split in splits:
@@ -174,8 +231,15 @@ def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> 
     made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
     print(f'made in {printable(output)}: {made}', flush=True)
     say_next('finetune', 'train', f'--data_dir={output}', f'--train_dir=checkpoints/{output.resolve().name}',
-             '--pretrained=sample', '--fine_tune')
+             '--pretrained=imagenet', '--fine_tune', '--freeze_backbone')
+    if not (_keras_directory() / 'models' / IMAGENET_WEIGHTS).is_file():
+        say('      (downloads 9 MB of weights once; --pretrained=sample needs no network and answers less well)')
     print(counts_line(told, printable(output / dataset.SKIPPED)))
+
+
+def _keras_directory() -> Path:
+    """Where Keras keeps what it downloads; known here too, as a build never waits for Keras."""
+    return Path(os.environ.get('KERAS_HOME') or os.path.expanduser('~/.keras'))  # noqa: PTH111 - there may be no home.
 
 
 def counts_line(told: Mapping, where: str) -> str:

@@ -80,6 +80,7 @@ class Outcome:
     rejected: list[tuple[LabeledImage, str, str]] = field(default_factory=list)  # With reason and detail.
     written: int = 0
     notes: collections.Counter = field(default_factory=collections.Counter)
+    noted: dict[str, bytes] = field(default_factory=dict)  # The first picture of each note.
     smallest: tuple[int, int] | None = None  # Height, width, by area.
     largest: tuple[int, int] | None = None
 
@@ -91,6 +92,8 @@ class Outcome:
             return
         self.written += 1
         self.notes.update(verdict.notes)
+        for note in verdict.notes:
+            self.noted.setdefault(note, image.filename)
         self.smallest = min(self.smallest or verdict.size, verdict.size, key=area)
         self.largest = max(self.largest or verdict.size, verdict.size, key=area)
 
