@@ -78,7 +78,7 @@ def train(flags: SimpleNamespace) -> None:
         briefing.introduce(run, state, data, strategy, start, parts)
         if run.recipe.optimizer != 'regression' or not run.steps():  # A head that is solved for is done.
             _work(run, state, data, parts, strategy, flags)
-    briefing.conclude(run, flags.data_dir)
+    briefing.conclude(run, data)
 
 
 def _work(run: Run, state: State, data, parts: cuts.Parts | None, strategy, flags: SimpleNamespace) -> None:

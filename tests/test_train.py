@@ -68,6 +68,16 @@ def test_it_learns(data, tmp_path):
     assert len(rows) == 20
 
 
+@pytest.mark.parametrize(('validation', 'following'), [(7, 'eval'), (0, 'predict')])
+def test_the_next_command_can_be_run(tmp_path, capsys, validation, following):
+    """It was `eval` where there was nothing to evaluate on."""
+    data = toy_records.write(tmp_path / 'records', validation=validation)
+    train_toy(data, tmp_path / 'run', '--max_steps=1')
+    told = capsys.readouterr().err
+    assert f'Next:  finetune {following} --checkpoint_dir={tmp_path}/run' in told
+    assert ('--validation_directory' in told) == (not validation)
+
+
 @pytest.mark.parametrize('validation', [7, 0])
 def test_the_metrics_are_columns_of_numbers_that_pandas_plots(tmp_path, validation):
     pandas = pytest.importorskip('pandas')

@@ -30,6 +30,8 @@ TREATED_BY = {  # The least that each may be.
 }
 GZIP = b'\x1f\x8b'
 BUILD_AGAIN = 'Run `finetune build` again (from a checkout: python -m tools.build_tfrecords).'
+WAY_TO_VALIDATION = ('; or run `finetune build` again with more pictures a class, --validation_percent=20, or '
+                     '--validation_directory')
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Records:
     def split(self, name: str) -> Split:
         if name not in self.splits:
             raise Error(f'{printable(self.directory)} has no {printable(name)} pictures; it has '
-                        f'{" and ".join(self.splits)}. --subset chooses; `finetune build` makes them.')
+                        f'{" and ".join(self.splits)}. --subset names another split'
+                        + WAY_TO_VALIDATION * (name == 'validation') + '.')
         return self.splits[name]
 
     def paths(self, split_name: str) -> list[bytes]:

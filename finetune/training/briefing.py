@@ -102,10 +102,16 @@ def _about_features(recipe: recipes.Recipe, model, parts: cuts.Parts | None) -> 
     return []
 
 
-def conclude(run: Run, data_dir: str) -> None:
+def conclude(run: Run, data) -> None:
     best = run.best_step
     later = '' if run.recipe.optimizer == 'regression' else ' (--epochs or --max_steps sets a later end)'
     say(f'Done at step {run.steps()[-1]} of {run.recipe.max_steps}{later}.')
     say(f'{printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
         + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
-    say_next('finetune', 'eval', f'--checkpoint_dir={run.directory}', f'--data_dir={data_dir}', '--run_once')
+    checkpoint_dir = f'--checkpoint_dir={run.directory}'
+    if 'validation' in data.splits:
+        say_next('finetune', 'eval', checkpoint_dir, f'--data_dir={data.directory}', '--run_once')
+    else:
+        say('Nothing measured it: the records have no validation pictures (finetune build --validation_percent or '
+            '--validation_directory).')
+        say_next('finetune', 'predict', checkpoint_dir, 'photo.jpg', 'folder/')

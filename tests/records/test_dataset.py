@@ -139,7 +139,9 @@ def test_foreign_and_compressed_tfrecords_are_recognised(tmp_path):
 
 
 def test_an_unknown_split_is_answered_with_those_that_there_are(tmp_path):
-    with pytest.raises(Error, match='no test pictures; it has train'):
+    with pytest.raises(Error, match=r'no validation pictures; it has train\..*--validation_percent.*--validation_dir'):
+        dataset.open_records(write_records(tmp_path / 'b')).split('validation')
+    with pytest.raises(Error, match=r'no test pictures; it has train\. --subset names another split'):
         dataset.open_records(write_records(tmp_path / 'r')).split('test')
 
 
