@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from finetune.console.errors import Error, OutputLost
 
 DESCRIPTORS = {'stdin': 0, 'stdout': 1, 'stderr': 2}
+SHOWN = 'backslashreplace'  # Where a terminal lacks a character, that must not end the work.
 _SIGNALS = {errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}  # What a system sends to those who let it.
 
 
@@ -111,12 +112,17 @@ def _guard(name: str, stream):
     """The stream with our writing at the bottom, where it is Python's own; those of notebooks and tests stay."""
     if type(stream) is not io.TextIOWrapper:
         return stream
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # One in memory.
+        stream.reconfigure(errors=SHOWN)
+        return stream
     with contextlib.suppress(OSError):  # Of what was printed before.
         stream.flush()
     at_once = stream.line_buffering or stream.write_through
     return io.TextIOWrapper(
-        io.BufferedWriter(_Stream(name, stream.fileno())), stream.encoding,
-        'backslashreplace',  # Where a terminal lacks a character, that must not end the work.
+        io.BufferedWriter(_Stream(name, descriptor)), stream.encoding,
+        SHOWN,
         line_buffering=at_once)
 
 

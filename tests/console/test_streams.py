@@ -1,5 +1,7 @@
 """What becomes of a command when its output goes nowhere."""
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.console import signals
+from finetune.console import signals, streams
 
 ROOT = Path(__file__).parents[2]
 COOK = '''
@@ -40,6 +42,13 @@ def test_results_on_a_full_disk_are_one_sentence_and_the_exit_code_of_a_failure(
     """Python would end with 120, and lines about an exception that it ignored."""
     code, told = cook(MANY_LINES, '> /dev/full')
     assert (code, told) == (1, 'error: the standard output cannot be written: No space left on device.\n')
+
+
+def test_a_program_may_keep_the_results_in_memory_whatever_characters_it_has_for_them():
+    kept = io.TextIOWrapper(io.BytesIO(), 'ascii')
+    with contextlib.redirect_stdout(kept), streams.guarded():
+        print('Blüte', flush=True)
+    assert kept.buffer.getvalue() == b'Bl\\xfcte\n'
 
 
 def test_a_last_line_that_was_only_buffered_counts_too():
