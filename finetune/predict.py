@@ -26,7 +26,7 @@ from finetune.console.terminal import Progress, columns, duration, pad, printabl
 from finetune.evaluation import metrics
 from finetune.evaluation.results import json_text
 from finetune.models import engines
-from finetune.pictures import gate
+from finetune.pictures import disk, gate
 from finetune.pictures.views import decode, view
 from finetune.runs.run import Run, check_checkpoint
 
@@ -180,7 +180,7 @@ def _admitted(path: str, treatment: dict) -> bytes | Reject:
     limits = gate.Limits(**{name: value for name, value in treatment.items() if name in LIMITS})
     stored = {name: value for name, value in treatment.items() if name not in LIMITS}
     try:
-        return gate.admit(gate.read(path, limits), limits=limits, **stored).encoded
+        return gate.admit(disk.read(path, limits), limits=limits, **stored).encoded
     except Reject as reject:
         way_out = WAYS_OUT.get(reject.reason)
         return Reject(reject.reason, f'{reject.detail}; {way_out}') if way_out else reject

@@ -1,1 +1,1 @@
-"""One picture: judged (gate), decoded, seen and distorted (views). Knows nothing of records or networks."""
+"""One picture: read (disk), judged (gate), decoded, seen, distorted (views). Knows nothing of records or networks."""

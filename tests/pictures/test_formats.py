@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from finetune.pictures import boxes, gate
+from finetune.console.errors import Reject
+from finetune.pictures import boxes, decoders, formats, gate
+from finetune.pictures import tiff as tiff_file
 from tests import toy
 
 pillow_heif = pytest.importorskip('pillow_heif')
@@ -42,8 +44,8 @@ def levels_off(picture: gate.Picture, expected: Image.Image) -> float:
     return float(np.abs(got - expected).mean())
 
 
-def rejected(data: bytes, **options) -> gate.Reject:
-    with pytest.raises(gate.Reject) as caught:
+def rejected(data: bytes, **options) -> Reject:
+    with pytest.raises(Reject) as caught:
         gate.admit(data, **options)
     return caught.value
 
@@ -53,7 +55,7 @@ def rejected(data: bytes, **options) -> gate.Reject:
 
 @pytest.mark.parametrize('format', FORMATS)
 def test_a_picture_is_let_in_as_it_looks(format):
-    assert gate.sniff(encoded(format)) == format
+    assert formats.sniff(encoded(format)) == format
     picture = gate.admit(encoded(format))
     assert levels_off(picture, PLAIN) < 4
     assert picture.notes == ()
@@ -243,7 +245,7 @@ def test_a_picture_cut_short_anywhere_is_rejected(format):
         try:
             gate.admit(data[:length])
             admitted.append(length)
-        except gate.Reject:
+        except Reject:
             pass
     assert not admitted
 
@@ -259,7 +261,7 @@ def test_any_bytes_after_a_good_beginning_are_judged(format):
 
 def test_without_its_library_heic_is_refused_with_the_way_to_it(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pillow_heif', None)
-    gate._make_ready.cache_clear()
+    decoders._make_ready.cache_clear()
     reject = rejected(encoded('HEIF'))
     assert reject.reason == 'unsupported_format' and "pip install 'finetune[heic]'" in reject.detail
 
@@ -269,7 +271,7 @@ def test_without_its_library_heic_is_refused_with_the_way_to_it(monkeypatch):
 def test_what_a_library_thinks_of_a_bad_tiff_is_not_shown(compression, capfd):
     data = encoded('TIFF', compression=compression)
     for place in range(8, len(data), 5):
-        with contextlib.suppress(gate.Reject):
+        with contextlib.suppress(Reject):
             gate.admit(data[:place] + b'\xaa' + data[place + 1:])
     assert capfd.readouterr() == ('', '')
 
@@ -295,7 +297,7 @@ def claimed(format: str, side: int) -> bytes:
 
 @pytest.mark.parametrize('format', FORMATS)
 def test_the_pixels_are_counted_before_any_decoder_makes_room_for_them(format, monkeypatch):
-    monkeypatch.setattr(gate, '_load', lambda image: pytest.fail('decoded'))
+    monkeypatch.setattr(decoders, 'load', lambda image: pytest.fail('decoded'))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert rejected(claimed(format, 60_000)).reason == 'too_many_pixels'
     assert rejected(claimed(format, 1 << 30)).reason == 'too_many_pixels'
@@ -303,7 +305,7 @@ def test_the_pixels_are_counted_before_any_decoder_makes_room_for_them(format, m
 
 
 def test_a_small_tiff_with_a_huge_tile_is_not_decoded(monkeypatch):
-    monkeypatch.setattr(gate, '_load', lambda image: pytest.fail('decoded'))
+    monkeypatch.setattr(decoders, 'load', lambda image: pytest.fail('decoded'))
     fields = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (259, 3, 1, 5), (262, 3, 1, 1), (277, 3, 1, 1),
               (322, 4, 1, 60_000), (323, 4, 1, 60_000), (324, 4, 1, 8), (325, 4, 1, 100)]
     assert rejected(tiff(fields, bytes(100))).reason == 'too_many_pixels'
@@ -364,7 +366,7 @@ def test_a_jpeg_2000_of_very_many_tiles_is_refused():
 @pytest.mark.parametrize('in_a_tile', [False, True])
 def test_a_jpeg_2000_in_blocks_of_a_few_pixels_is_refused(in_a_tile, monkeypatch):
     """A decoder would take 10 GB for 16 million pixels of them."""
-    monkeypatch.setattr(gate, '_load', lambda image: pytest.fail('decoded'))
+    monkeypatch.setattr(decoders, 'load', lambda image: pytest.fail('decoded'))
     data = encoded('JPEG2000', Image.new('RGB', (2000, 2000)), no_jp2=True, precinct_size=(64, 64))
     place = data.index(b'\xff\x52')
     length = int.from_bytes(data[place + 2:place + 4], 'big')
@@ -385,7 +387,7 @@ def test_a_jpeg_2000_is_not_read_by_a_header_that_its_picture_contradicts():
 
 @pytest.mark.parametrize('format', ['TIFF', 'JPEG2000'])
 def test_a_picture_that_decodes_to_another_size_than_was_judged_is_rejected(format, monkeypatch):
-    module, name = (gate.tiff, 'parse') if format == 'TIFF' else (boxes, 'codestream')
+    module, name = (tiff_file, 'parse') if format == 'TIFF' else (boxes, 'codestream')
     judged = dataclasses.replace(getattr(module, name)(encoded(format)), width=24)
     monkeypatch.setattr(module, name, lambda data: judged)
     assert rejected(encoded(format)).reason == 'corrupt'

@@ -13,7 +13,7 @@ from finetune.console.errors import Reject
 from finetune.console.lazy import tf
 from finetune.evaluation import inference
 from finetune.models import engines
-from finetune.pictures import gate
+from finetune.pictures import disk, gate
 from finetune.pictures.views import DISTORTIONS
 from finetune.records import batches, dataset
 from tests import corpus, toy, toy_run
@@ -29,7 +29,7 @@ def everywhere(place: Path, seed: int, count: int) -> Iterator[str]:
     _draw_all_kinds(folder)
     for entry in corpus.manifest()['files'] if corpus.MAKER.exists() else ():
         with contextlib.suppress(Reject):
-            data = gate.read(corpus.path(entry))
+            data = disk.read(corpus.path(entry))
             if gate.admit(data).width < 2000:
                 (folder / f'{len(list(folder.iterdir()))}.jpg').write_bytes(data)
     yield from _treated_in_two_ways(place, folder.parent)

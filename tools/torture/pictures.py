@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 
 from finetune import build
 from finetune.building.sources import labels
-from finetune.console.errors import Error
+from finetune.console.errors import Error, Reject
 from finetune.console.lazy import tf
-from finetune.pictures import gate
+from finetune.pictures import disk, gate
 from tests import corpus, toy, toy_build
 from tools.torture import children, unless
 
@@ -94,7 +94,7 @@ def _looks_right(entry: dict, record: dict) -> str:
         return f'{entry["id"]}: decodes to {pixels.shape[:2]}, not {record["size"]}'
     if entry['reason'] in NOBODY_KNOWS:
         return ''
-    lost = np.abs(pixels - _as_shown(gate.read(corpus.path(entry)))).mean()
+    lost = np.abs(pixels - _as_shown(disk.read(corpus.path(entry)))).mean()
     if lost > LEVELS_LOST:
         return f'{entry["id"]}: {lost:.1f} levels from what is in the file'
     if entry['reason'] == 'exif_rotated' or 'plain' in entry['recipe'] or 'a good JPEG' in entry['recipe']:
@@ -106,7 +106,7 @@ def _looks_right(entry: dict, record: dict) -> str:
 def _is_noted(entry: dict) -> str:
     if entry['either'] or entry['reason'] in ('', 'suffix_mismatch', *BY_THE_FOLDER):
         return ''
-    notes = gate.admit(gate.read(corpus.path(entry))).notes
+    notes = gate.admit(disk.read(corpus.path(entry))).notes
     return unless(entry['reason'] in notes, f'{entry["id"]}: {notes} without {entry["reason"]}')
 
 
@@ -229,7 +229,7 @@ def verdict(data: bytes) -> tuple[str, bytes, tuple[int, int]]:
     try:
         picture = gate.admit(data, limits=gate.Limits(max_pixels=4_000_000))
         return 'admitted', picture.encoded, (picture.height, picture.width)
-    except gate.Reject as reject:
+    except Reject as reject:
         return reject.reason, b'', (0, 0)
 
 

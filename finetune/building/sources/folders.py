@@ -19,7 +19,7 @@ from finetune.building.sources import LabeledImage, Loaded, Skip
 from finetune.building.sources.labels import label_of
 from finetune.console.errors import Error
 from finetune.console.terminal import count, printable, some
-from finetune.pictures import gate
+from finetune.pictures import disk, formats, gate
 
 NOT_READ_HERE = (b'.jxl', b'.ico', b'.svg', b'.pdf', b'.psd', b'.eps')
 SUFFIXES = {  # The names that are taken for pictures, and what such a name promises; the content decides.
@@ -269,10 +269,10 @@ class FolderLoader:
     format = 'JPEG'
 
     def load(self, key: bytes) -> Loaded:
-        data = gate.read(os.path.join(self.directory, key), self.limits, self.follow_symlinks)
+        data = disk.read(os.path.join(self.directory, key), self.limits, self.follow_symlinks)
         picture = gate.admit(
             data, self.limits, self.max_side, self.short_side, self.format, self.sixteen_bit_max)
-        as_named = gate.sniff(data) == SUFFIXES[_suffix(key)]
+        as_named = formats.sniff(data) == SUFFIXES[_suffix(key)]
         notes = picture.notes if as_named else (*picture.notes, 'suffix_mismatch')
         return Loaded(picture.encoded, picture.height, picture.width, picture.digest, notes)
 
