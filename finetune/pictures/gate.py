@@ -30,11 +30,12 @@ UPRIGHT = {  # What undoes each EXIF orientation.
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-STRAIGHT = {'RGBa': 'RGBA', 'La': 'LA'}  # By Pillow's modes of colours that are multiplied with their alpha.
 
 
 @dataclass(frozen=True)
 class Limits:
+    """Of what is let in: `disk.read` knows of the bytes, `admit` of the pixels."""
+
     max_bytes: int = 256 << 20
     max_pixels: int = 100_000_000
     max_side: int = 65_500
@@ -52,6 +53,28 @@ class Picture:
     digest: bytes  # Equal for equal pictures, whatever metadata or compression their files have and limits `admit` has.
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What `admit` is told of how to store a picture."""
+
+    max_side: int
+    short_side: int
+    format: str
+    sixteen_bit_max: int
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What a judge makes of a file that it lets in."""
+
+    image: Image.Image  # As it is stored: neither upright nor in RGB.
+    notes: list[str]
+    icc: bytes | None = None
+    turn: Image.Transpose | None = None  # What puts it upright.
+    sixteen: sixteen_bits.SixteenBits | None = None  # What `image` has only the high bytes of.
+    digest: bytes | None = None  # Where it is not that of the pixels, as they are not all here.
+
+
 def admit(
     data: bytes, limits: Limits = DEFAULT_LIMITS, max_side: int = 0, short_side: int = 0, format: str = 'JPEG',
     sixteen_bit_max: int = SIXTEEN_BIT_MAX
@@ -61,95 +84,97 @@ def admit(
     0 leaves the size alone; nothing is ever enlarged. What is encoded again becomes a `format`, JPEG or PNG. Of 16
     bits, the value `sixteen_bit_max` and what lies above come out white. Raises Reject.
     """
+    wanted = _Wanted(max_side, short_side, format, sixteen_bit_max)
     kind = formats.sniff(data)
-    judge = JUDGES.get(kind) or functools.partial(_admit_other, kind=kind)
     try:
-        shrunk = functools.partial(_shrunk, max_side=max_side, short_side=short_side)
-        return judge(data, limits, shrunk, functools.partial(_encode, format=format, white=sixteen_bit_max))
+        if kind == 'JPEG':
+            return _admit_jpeg(data, limits, wanted)
+        judge = JUDGES.get(kind) or functools.partial(_judge_other, kind=kind)
+        decoded = judge(data, limits)
+        return _encode(decoded, _shrunk(decoded.image.size, wanted), wanted)
     except MemoryError:
         raise Reject('too_many_pixels', 'not enough memory to decode it') from None
 
 
-def _admit_jpeg(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+# ---- the judges: what a file says that it holds, then the decoder ----
+
+
+def _admit_jpeg(data: bytes, limits: Limits, wanted: _Wanted) -> Picture:
+    """Keeps the compressed bytes where nothing about them needs to change."""
     parsed = jpeg.parse(data)
-    size = (parsed.width, parsed.height)
-    _check_size(size, limits)
+    whole = (parsed.width, parsed.height)
+    _check_size(whole, limits)
     if parsed.rare_coding:
         raise Reject('unsupported_coding', f'{parsed.rare_coding} JPEG')
-    turn = UPRIGHT.get(jpeg.orientation(parsed.exif))
     notes = ['first_frame'] * parsed.pictures_follow + ['converted_to_rgb'] * (parsed.components != 3)
     notes += ['stray_bytes'] * bool(parsed.stray_bytes)
+    size, turn = _shrunk(whole, wanted), UPRIGHT.get(jpeg.orientation(parsed.exif))
     image = decoders.opened(parsed.stripped, 'JPEG')
     converted = colours.to_srgb(parsed.icc, image.mode) is not None
-    plain = parsed.components != 4 and turn is None and not converted
-    if plain and shrunk(size) == size:
+    digest = digests.of_jpeg(parsed, converted)
+    if size == whole and turn is None and parsed.components != 4 and not converted:
         # One eighth of the size costs half the time of a full decode and still reads the stream to its end.
         if parsed.whole_sampling:
             image.draft('L', (1, 1))
         decoders.load(image)
-        return Picture(
-            parsed.stripped, parsed.height, parsed.width, tuple(notes + _odd_shape(size)), digests.of_jpeg(parsed))
-    if shrunk(size) != size:
+        return Picture(parsed.stripped, parsed.height, parsed.width, tuple(notes + _odd_shape(whole)), digest)
+    if size != whole:
         notes.append('shrunk')
-        image.draft(image.mode, shrunk(size))  # The decoder itself shrinks by 2, 4 or 8.
+        image.draft(image.mode, size)  # The decoder itself shrinks by 2, 4 or 8.
     decoders.load(image)
-    return encode(image, shrunk(size), turn, parsed.icc, notes, digest=digests.of_jpeg(parsed, converted))
+    return _encode(_Decoded(image, notes, parsed.icc, turn, digest=digest), size, wanted)
 
 
-def _admit_png(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+def _judge_png(data: bytes, limits: Limits) -> _Decoded:
     parsed = png.parse(data)
     _check_size((parsed.width, parsed.height), limits)
     png.check_data(parsed)
     image = decoders.opened(parsed.critical, 'PNG')
-    _check_judged(image, {(parsed.width, parsed.height)})
+    _check_judged(image, image.size == (parsed.width, parsed.height))
     decoders.load(image)
     notes, turn = ['first_frame'] * parsed.animated, UPRIGHT.get(jpeg.orientation(parsed.exif))
     sixteen = sixteen_bits.of_png(image, parsed) if parsed.depth == 16 else None
-    return encode(image, shrunk(image.size), turn, parsed.icc, notes, sixteen=sixteen)
+    return _Decoded(image, notes, parsed.icc, turn, sixteen)
 
 
-def _admit_tiff(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+def _judge_tiff(data: bytes, limits: Limits) -> _Decoded:
     parsed = tiff.parse(data)
     for size in filter(None, ((parsed.width, parsed.height), parsed.tile)):
         _check_size(size, limits)
     image = decoders.opened(data, 'TIFF')
-    _check_judged(image, {(parsed.width, parsed.height), (parsed.height, parsed.width)})
+    _check_judged(image, sorted(image.size) == sorted((parsed.width, parsed.height)))
     decoders.load(image)  # Which turns it upright, too.
     notes = ['first_frame'] * parsed.pages_follow + ['exif_rotated'] * (parsed.orientation in UPRIGHT)
     notes += ['scaled_to_8_bit'] * (parsed.depth == 16)
     sixteen = sixteen_bits.of_tiff(image, data) if parsed.depth == 16 else None
-    return encode(image, shrunk(image.size), None, image.info.get('icc_profile'), notes, sixteen=sixteen)
+    return _Decoded(image, notes, image.info.get('icc_profile'), sixteen=sixteen)
 
 
-def _admit_jpeg2000(data: bytes, limits: Limits, shrunk, encode) -> Picture:
+def _judge_jpeg2000(data: bytes, limits: Limits) -> _Decoded:
     parsed = boxes.codestream(data)
     _check_size((parsed.width, parsed.height), limits)
     image = decoders.opened(data, 'JPEG2000')
-    _check_judged(image, {(parsed.width, parsed.height)})
+    _check_judged(image, image.size == (parsed.width, parsed.height))
     decoders.load(image)
-    sixteen = sixteen_bits.of_grey(image) if image.mode.startswith('I') else None
     notes = ['scaled_to_8_bit'] * (parsed.depth > 8)
-    return encode(image, shrunk(image.size), None, parsed.icc, notes, sixteen=sixteen)
+    sixteen = sixteen_bits.of_grey(image) if image.mode.startswith('I') else None
+    return _Decoded(image, notes, parsed.icc, sixteen=sixteen)
 
 
-def _admit_boxed(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:
+def _judge_boxed(data: bytes, limits: Limits, kind: str) -> _Decoded:
     """AVIF and HEIC. What turns the picture is in `exif` where the decoder has not done so."""
     claimed = boxes.sizes(data)
     for size in sorted(claimed):
         _check_size(size, limits)
     image = decoders.opened(data, kind)
-    several = decoders.has_more_frames(image)
-    smaller = {(width, height) for width, height in (image.size, image.size[::-1])}
-    if not any(width <= most_wide and height <= most_high
-               for width, height in smaller for most_wide, most_high in claimed):
-        raise Reject('corrupt', f'a picture that decodes to {image.width}x{image.height}, which it does not say')
+    notes = ['first_frame'] * decoders.has_more_frames(image)
+    shorter, longer = sorted(image.size)
+    _check_judged(image, any(shorter <= min(size) and longer <= max(size) for size in claimed))
     decoders.load(image)
-    exif = (image.info.get('exif') or b'').removeprefix(b'Exif\0\0')
-    turn = UPRIGHT.get(jpeg.orientation(exif))
-    return encode(image, shrunk(image.size), turn, image.info.get('icc_profile'), ['first_frame'] * several)
+    return _Decoded(image, notes, image.info.get('icc_profile'), _turn_by_exif(image))
 
 
-def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Picture:
+def _judge_other(data: bytes, limits: Limits, kind: str) -> _Decoded:
     if kind == 'WEBP':
         _check_size(webp.size(data), limits)  # Pillow makes room for the whole canvas when it opens one.
     image = decoders.opened(data, kind)
@@ -157,15 +182,13 @@ def _admit_other(data: bytes, limits: Limits, shrunk, encode, kind: str) -> Pict
     partial = any(tile[1] != (0, 0, *image.size) for tile in image.tile)  # A frame smaller than its canvas.
     decoders.load(image)
     notes = ['first_frame'] * (partial or decoders.has_more_frames(decoders.opened(data, kind)))
-    exif = (image.info.get('exif') or b'').removeprefix(b'Exif\0\0')
-    turn = UPRIGHT.get(jpeg.orientation(exif))
     sixteen = sixteen_bits.of_grey(image) if image.mode == 'I' else None  # Of a PGM, which Pillow has scaled.
-    return encode(image, shrunk(image.size), turn, image.info.get('icc_profile'), notes, sixteen=sixteen)
+    return _Decoded(image, notes, image.info.get('icc_profile'), _turn_by_exif(image), sixteen)
 
 
-JUDGES = {  # Of the formats whose size is known here before Pillow sees them.
-    'JPEG': _admit_jpeg, 'PNG': _admit_png, 'TIFF': _admit_tiff, 'JPEG2000': _admit_jpeg2000,
-    'AVIF': functools.partial(_admit_boxed, kind='AVIF'), 'HEIF': functools.partial(_admit_boxed, kind='HEIF'),
+JUDGES = {  # Of the formats whose size is known here before Pillow sees them, beside JPEG.
+    'PNG': _judge_png, 'TIFF': _judge_tiff, 'JPEG2000': _judge_jpeg2000,
+    'AVIF': functools.partial(_judge_boxed, kind='AVIF'), 'HEIF': functools.partial(_judge_boxed, kind='HEIF'),
 }
 
 
@@ -179,38 +202,29 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise Reject('too_many_pixels', f'{width}x{height}; no side may exceed {limits.max_side}')
 
 
-def _check_judged(image: Image.Image, sizes: set[tuple[int, int]]) -> None:
+def _check_judged(image: Image.Image, is_judged: bool) -> None:
     """Room would be made for a size that was not judged."""
-    if image.size not in sizes:
+    if not is_judged:
         raise Reject('corrupt', f'a picture that decodes to {image.width}x{image.height}, which it does not say')
 
 
-def _encode(
-    image: Image.Image, size: tuple[int, int], turn, icc: bytes | None, notes: list[str], format: str,
-    white: int, digest: bytes | None = None, sixteen: sixteen_bits.SixteenBits | None = None
-) -> Picture:
-    """`digest` is that of a picture whose pixels are not all here; `sixteen` what `image` has but the high bytes of."""
-    notes = list(notes)
-    if sixteen:
-        digest = sixteen_bits.digest(sixteen, turn)
-        notes += sixteen_bits.notes_on(sixteen, white)
-        image = sixteen_bits.in_eight_bits(sixteen, white)
-    image = image.convert(STRAIGHT[image.mode]) if image.mode in STRAIGHT else image
-    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
-        opaque = Image.new('RGBA', image.size, 'white')
-        opaque.alpha_composite(image.convert('RGBA'))
-        image = opaque.convert('RGB')
-        notes.append('alpha_flattened')
-    if image.mode not in colours.PROFILE_SPACES:
-        image = image.convert('RGB')
-        notes.append('converted_to_rgb')
-    transform = colours.to_srgb(icc, image.mode)
-    if transform:
-        image = transform(image)
-        notes.append('converted_to_srgb')
-    if image.mode != 'RGB':
-        image = image.convert('RGB')
-        notes.append('converted_to_rgb')
+def _turn_by_exif(image: Image.Image) -> Image.Transpose | None:
+    exif = (image.info.get('exif') or b'').removeprefix(b'Exif\0\0')
+    return UPRIGHT.get(jpeg.orientation(exif))
+
+
+# ---- what was let in -> what is stored ----
+
+
+def _encode(decoded: _Decoded, size: tuple[int, int], wanted: _Wanted) -> Picture:
+    """`size` is that of the whole picture, shrunk; the decoder may have made it smaller already."""
+    image, notes, turn, digest = decoded.image, list(decoded.notes), decoded.turn, decoded.digest
+    if decoded.sixteen:
+        digest = sixteen_bits.digest(decoded.sixteen, turn)
+        notes += sixteen_bits.notes_on(decoded.sixteen, wanted.sixteen_bit_max)
+        image = sixteen_bits.in_eight_bits(decoded.sixteen, wanted.sixteen_bit_max)
+    image, changes = colours.as_seen(image, decoded.icc)
+    notes += changes
     digest = digest or digests.of_pixels(image, turn)
     if image.size != size:
         notes.append('shrunk')
@@ -219,14 +233,14 @@ def _encode(
         image = image.transpose(turn)
         notes.append('exif_rotated')
     buffer = io.BytesIO()
-    image.save(buffer, format, **SAVED[format])
+    image.save(buffer, wanted.format, **SAVED[wanted.format])
     notes = dict.fromkeys(notes + _odd_shape(image.size))  # Each once.
     return Picture(buffer.getvalue(), image.height, image.width, tuple(notes), digest)
 
 
-def _shrunk(size: tuple[int, int], max_side: int, short_side: int) -> tuple[int, int]:
-    by_longer = max_side / max(size) if max_side else 1.0
-    by_shorter = short_side / min(size) if short_side else 1.0
+def _shrunk(size: tuple[int, int], wanted: _Wanted) -> tuple[int, int]:
+    by_longer = wanted.max_side / max(size) if wanted.max_side else 1.0
+    by_shorter = wanted.short_side / min(size) if wanted.short_side else 1.0
     factor = min(1.0, by_longer, by_shorter)
     return tuple(max(1, round(side * factor)) for side in size)
 
