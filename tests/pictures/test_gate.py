@@ -128,6 +128,12 @@ def test_a_linear_profile_is_converted_and_a_true_srgb_one_changes_nothing_whate
     assert gate.admit(jpeg(icc_profile=renamed)).encoded == jpeg()
 
 
+@pytest.mark.parametrize('data', [
+    png(icc_profile=swapped_profile()), toy.encoded(PLAIN, 'TIFF', icc_profile=SRGB)], ids=['converted', 'kept'])
+def test_what_is_stored_as_png_has_no_profile_whose_date_would_make_other_bytes_of_it(data):
+    assert png_file.parse(gate.admit(data, format='PNG').encoded).icc is None
+
+
 def test_a_profile_of_noise_is_dropped():
     assert gate.admit(jpeg(icc_profile=random.Random(0).randbytes(70_000))).encoded == jpeg()
 
