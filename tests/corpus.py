@@ -31,7 +31,8 @@ def root() -> Path:
     return Path(folder.name)
 
 
-READ_SINCE = {  # What has become of files that the manifest calls `unsupported_format`: expectation, reason.
+READ_SINCE = {  # What has become of files since the manifest was written, by name: expectation, reason.
+    'mpo.jpg': ('accept', 'extra_picture'),
     'page.tif': ('accept', ''), 'pages.tiff': ('accept', 'first_frame'), 'picture.avif': ('accept', ''),
     'picture.jp2': ('accept', ''),
     'tiff_named.jpg': ('accept', 'suffix_mismatch'), 'avif_named.jpg': ('accept', 'suffix_mismatch'),
@@ -45,7 +46,7 @@ PICTURE_SIZE = [96, 64]
 def manifest() -> dict:
     told = json.loads((root() / 'manifest.json').read_text())
     for entry in told['files']:
-        if found := READ_SINCE.get(entry['id'].removeprefix('formats/')):
+        if found := READ_SINCE.get(entry['id'].rpartition('/')[2]):
             entry['expect'], entry['reason'] = found
             entry['size'] = PICTURE_SIZE if entry['expect'] == 'accept' else None
     return told

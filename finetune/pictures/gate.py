@@ -106,7 +106,7 @@ def _admit_jpeg(data: bytes, limits: Limits, wanted: _Wanted) -> Picture:
     _check_size(whole, limits)
     if parsed.rare_coding:
         raise Reject('unsupported_coding', f'{parsed.rare_coding} JPEG')
-    notes = ['first_frame'] * parsed.pictures_follow + ['converted_to_rgb'] * (parsed.components != 3)
+    notes = ['extra_picture'] * parsed.pictures_follow + ['converted_to_rgb'] * (parsed.components != 3)
     notes += ['stray_bytes'] * bool(parsed.stray_bytes)
     size, turn = _shrunk(whole, wanted), UPRIGHT.get(jpeg.orientation(parsed.exif))
     image = decoders.opened(parsed.stripped, 'JPEG')

@@ -35,7 +35,7 @@ class Jpeg:
     exif: bytes | None  # A TIFF structure.
     icc: bytes | None
     stray_bytes: int  # Between the segments, where decoders pass over them.
-    pictures_follow: bool  # An MPO: more pictures stand behind the first.
+    pictures_follow: bool  # An MPO, as phones write: a preview, or a map of depth or light, stands behind it.
     stripped: bytes  # Frame, tables and scans; of the metadata only what says how the components are coloured.
 
 

@@ -359,6 +359,11 @@ def test_the_first_picture_of_an_animation_is_taken():
         assert 'first_frame' in picture.notes
 
 
+def test_what_a_phone_puts_behind_a_photo_is_no_animation_to_warn_of():
+    data = toy.encoded(PLAIN, 'MPO', save_all=True, append_images=[toy.picture(1, SIZE)])
+    assert gate.admit(data).notes == ('extra_picture',)
+
+
 def test_a_gif_whose_second_picture_is_damaged_still_has_its_first():
     data = toy.encoded(PLAIN, 'GIF', save_all=True, append_images=[toy.picture(1, SIZE)])
     assert looks_like(gate.admit(data[:-200]), PLAIN, levels=6)
