@@ -137,7 +137,7 @@ def test_nested_folders_are_counted_unless_they_are_asked_for(tmp_path):
     toy.class_folders(tmp_path, {'cat': 1, 'cat/old/older': 3})
     skip, = listing(tmp_path).skipped
     assert (skip.reason, skip.path) == ('nested_folder', os.fsencode(tmp_path / 'cat' / 'old'))
-    assert '3 files' in skip.detail and '--recursive' in skip.detail
+    assert '3 pictures' in skip.detail and '--recursive' in skip.detail
     found = listing(tmp_path, recursive=True)
     assert not found.skipped
     assert found.pictures == {b'cat': [b'0.jpg', b'old/older/0.jpg', b'old/older/1.jpg', b'old/older/2.jpg']}
@@ -172,6 +172,35 @@ def test_folders_that_lead_to_each_other_are_read_once_on_every_way(tmp_path):
     found = listing(tmp_path / 'D', recursive=True)
     assert found.pictures == {b'cat': [b'0.jpg', b'there/0.jpg']}
     assert reasons(found) == {'cat/there/back': 'symlink_loop', 'cat/there/up': 'symlink_loop'}
+
+
+def test_folders_that_are_full_of_links_to_each_other_are_not_read_on_every_way(tmp_path):
+    """Of ten there are ten million ways."""
+    names = [f'{number}' for number in range(10)]
+    toy.class_folders(tmp_path, {f'D/cat/{name}': 1 for name in names})
+    for name in names:
+        for other in set(names) - {name}:
+            (tmp_path / 'D' / 'cat' / name / f'to{other}').symlink_to(f'../{other}')
+    found = listing(tmp_path / 'D', recursive=True)
+    assert {f'{name}/0.jpg'.encode() for name in names} <= set(found.pictures[b'cat'])
+    assert len(found.pictures[b'cat']) <= 2 * len(names)
+    assert found.ignored['symlink_again'] and not any(skip.reason == 'symlink_again' for skip in found.skipped)
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+def test_folders_lie_in_each_other_as_deep_as_the_system_allows(tmp_path, recursive):
+    """1,500 are more than the calls that Python lets stand in each other."""
+    toy.class_folders(tmp_path, {'cat': 1})
+    inner = os.open(tmp_path / 'cat', os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir('d', dir_fd=inner)
+        outer, inner = inner, os.open('d', os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(os.open('1.jpg', os.O_CREAT | os.O_WRONLY, dir_fd=inner))
+    os.close(inner)
+    found = listing(tmp_path, recursive=recursive)
+    assert len(found.pictures[b'cat']) == 1 + recursive
+    assert recursive or '1 picture ' in found.skipped[0].detail
 
 
 def test_a_directory_that_is_named_through_a_link_is_where_it_really_is(tmp_path):

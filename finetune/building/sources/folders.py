@@ -39,7 +39,9 @@ NEVER_READ = {  # Pictures that only the name tells: a raw file begins as the TI
     b'.tga': 'a Targa picture', b'.exr': 'an OpenEXR picture', b'.xcf': 'a GIMP picture', b'.dcm': 'a DICOM file',
 }
 BROKEN_LINKS = 'symlink_dangling', 'symlink_loop'
-COUNTED = {'hidden_file', 'hidden_folder', 'system_folder', 'not_an_image_suffix'}  # Inside classes; never listed.
+COUNTED = {  # Inside classes; never listed.
+    'hidden_file', 'hidden_folder', 'system_folder', 'not_an_image_suffix', 'symlink_again',
+}
 SYSTEM_FOLDERS = {b'__MACOSX', b'@eaDir', b'lost+found', b'$RECYCLE.BIN', b'System Volume Information'}
 LAYOUT = 'The layout is DIRECTORY/CLASS/PICTURE.jpg, one folder a class.'
 NEARLY = 'in case, in blanks or in Unicode normal form'
@@ -156,15 +158,28 @@ def walk(
 ) -> Iterator[Found]:
     """What lies in a folder and, when asked, below it, in the order of names; linked folders are read as others are.
 
-    `above`: the real paths of the folders on the way to it. A link to one of them, or above it, is not followed.
+    `above`: the real paths of the folders on the way to it. A link to one of them, or above it, is not followed; nor
+    is one to a folder that was read before: between a few folders full of links to each other there are millions of
+    ways.
     """
-    above = (*above, os.path.realpath(folder))
-    try:
-        entries = _entries(folder)
-    except OSError as error:
-        yield Found(folder, 'unreadable', error.strerror)
-        return
-    for entry in entries:
+    levels, read = [], set()  # No recursion: folders lie deeper in each other than calls may.
+
+    def enter(folder: bytes, above: tuple[bytes, ...]) -> Iterator[Found]:
+        try:
+            entries = _entries(folder)
+        except OSError as error:
+            yield Found(folder, 'unreadable', error.strerror)
+            return
+        real = os.path.realpath(folder)
+        read.add(real)
+        levels.append((iter(entries), (*above, real)))
+
+    yield from enter(folder, above)
+    while levels:
+        entries, above = levels[-1]
+        if not (entry := next(entries, None)):
+            levels.pop()
+            continue
         is_folder = _is_folder(entry)  # Once: of a link, it has to be asked of the disk.
         if reason := _why_ignored(entry.name, is_folder):
             yield Found(entry.path, reason)
@@ -172,10 +187,10 @@ def walk(
             yield _judged(entry)
         elif not recursive:
             yield Found(entry.path, *_why_not_read(entry))
-        elif why := _why_not_followed(entry, above, follow_symlinks):
+        elif why := _why_not_followed(entry, above, follow_symlinks, read):
             yield Found(entry.path, *why)
         else:
-            yield from walk(entry.path, recursive, follow_symlinks, above)
+            yield from enter(entry.path, above)
 
 
 class ClassFolders:
@@ -323,13 +338,17 @@ def _why_broken(link: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _why_not_followed(folder: os.DirEntry, above: Sequence[bytes], follow_symlinks: bool) -> tuple[str, str] | None:
+def _why_not_followed(
+    folder: os.DirEntry, above: Sequence[bytes], follow_symlinks: bool, read: Collection[bytes] = ()
+) -> tuple[str, str] | None:
     if not folder.is_symlink():
         return None
     target = os.path.realpath(folder.path)
     if any(os.path.commonpath((target, path)) == target for path in above):
         return 'symlink_loop', 'a link to a folder that it lies in'
-    return None if follow_symlinks else ('symlink', 'a symbolic link (--no_symlinks)')
+    if not follow_symlinks:
+        return 'symlink', 'a symbolic link (--no_symlinks)'
+    return ('symlink_again', 'a link to a folder that was read before') if target in read else None
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -344,8 +363,8 @@ def _why_not_read(folder: os.DirEntry) -> tuple[str, str]:
         return 'not_a_regular_file', 'a folder'
     if folder.is_symlink():  # Of what may be the whole disk.
         return 'nested_folder', 'a link to a folder was not read (--recursive reads it)'
-    files = sum(len(names) for _, _, names in os.walk(folder.path))
-    return 'nested_folder', f'{files} files in it were not read (--recursive reads them)'
+    pictures = sum(not found.reason for found in walk(folder.path, follow_symlinks=False))
+    return 'nested_folder', f'{count(pictures, "picture")} in it not read (--recursive reads them)'
 
 
 def _size(path: bytes) -> int:
