@@ -1,8 +1,11 @@
 """Batches of records: {'image': float32 [b, size, size, 3] in [0, 1], 'label': int32 [b], 'filename': string [b]}."""
 
+from collections.abc import Sequence
+
 from finetune.console.lazy import tf
 from finetune.pictures.views import Distortion, decode, distort, view
 from finetune.records import examples
+from finetune.records.dataset import Split
 
 SHUFFLE_BYTES = 512 * 2**20  # The most memory that undecoded pictures wait in to be shuffled.
 SHUFFLE_RECORDS = 16_384
@@ -41,10 +44,10 @@ def for_training(
         image = distort(decode(example['encoded']), image_size, distortion, view_seed)
         return _batch_item(image, example)
 
-    count = records_.split(split).records
-    first_epoch, first_index = divmod(first_step * batch_size, count)
+    counted, paths = records_.split(split), records_.paths(split)  # Here: in a graph, TensorFlow warns of os.fsencode.
+    first_epoch, first_index = divmod(first_step * batch_size, counted.records)
     # Skip before decoding: it costs reading. Repeat before batching: every batch is full, and no picture is left out.
-    order = tf.data.Dataset.range(first_epoch, 2**62).flat_map(lambda epoch: _epoch(records_, split, seed, epoch))
+    order = tf.data.Dataset.range(first_epoch, 2**62).flat_map(lambda epoch: _epoch(counted, paths, seed, epoch))
     order = order.skip(first_index)
     dataset = order.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
@@ -80,14 +83,14 @@ def of_all_views(
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _epoch(records_, split: str, seed: int, epoch):
+def _epoch(split: Split, paths: Sequence[bytes], seed: int, epoch):
     """(seed of its view, serialized record) of every record, shuffled: the shards, then blocks of what memory holds."""
     epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
-    files = tf.random.experimental.stateless_shuffle(tf.constant(records_.paths(split)), epoch_seed)
+    files = tf.random.experimental.stateless_shuffle(tf.constant(paths), epoch_seed)
     dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
         tf.data.TFRecordDataset, cycle_length=16, num_parallel_calls=1, deterministic=True)
     # Not Dataset.shuffle: its order hangs on TensorFlow's global seed, and so on what ran before.
-    blocks = dataset.batch(_records_in_memory(records_.split(split))).enumerate()
+    blocks = dataset.batch(_records_in_memory(split)).enumerate()
     dataset = blocks.flat_map(lambda number, block: tf.data.Dataset.from_tensor_slices(
         tf.random.experimental.stateless_shuffle(block, tf.random.fold_in(epoch_seed, number))))
     view_seed = _seed(seed, 0, epoch)
@@ -101,7 +104,7 @@ def _seed(seed: int, purpose: int, number):
     return tf.random.fold_in(numbered, tf.constant(0, tf.int64))[0]
 
 
-def _records_in_memory(split) -> int:
+def _records_in_memory(split: Split) -> int:
     mean_bytes = sum(shard.bytes for shard in split.shards) / split.records
     return max(1, min(split.records, SHUFFLE_RECORDS, int(SHUFFLE_BYTES / mean_bytes)))
 

@@ -61,6 +61,16 @@ def test_an_epoch_is_every_picture_once_although_batches_do_not_divide_it(toy):
         assert len(set(seen[10 * epoch:10 * epoch + 10])) == 10
 
 
+def test_tensorflow_has_nothing_to_remark_on_a_training_feed(toy, caplog):
+    """Its warnings stood between the lines of every training."""
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        names(training(toy), 1)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert not caplog.records
+
+
 def test_epochs_come_in_different_orders_and_the_seed_decides_them(toy):
     seen = names(training(toy), steps=5)
     assert seen[:10] != seen[10:]
