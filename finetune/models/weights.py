@@ -23,6 +23,7 @@ h5py = LazyModule('h5py', needs_tensorflow=False)
 
 MAX_BYTES = 4 * 2**30
 MOST_INFLATED = 2  # Times the file's size; gzip made those that we have seen at most a fifth smaller.
+MOST_DEEP = 32  # Groups in each other. Those of one model inside another are five.
 HDF5_MAGIC = b'\x89HDF\r\n\x1a\n'
 
 
@@ -157,6 +158,7 @@ def _numbered_layers(file, path: Path, model: str = '') -> dict[str, list]:
         place = f'{model}layers/{name}'
         parts = _group(file, place, path)
         if 'layers' in parts:
+            _check_depth(place, path)
             inner = _numbered_layers(file, path, f'{place}/')
             layers |= {f'{name}/{layer}': datasets for layer, datasets in inner.items()}
         variables = _group(file, f'{place}/vars', path) if 'vars' in parts else []
@@ -179,10 +181,17 @@ def _named_layers(file, path: Path) -> dict[str, list]:
     for name in map(_text, group.attrs['layer_names']):
         owned = {}
         for array in map(_text, _group(file, f'{root}{name}', path).attrs['weight_names']):
+            _check_depth(f'{name}/{array}', path)
             owned.setdefault(array.rpartition('/')[0], []).append(_dataset(file, f'{root}{name}/{array}', path))
         for owner, datasets in owned.items():
             layers[name if len(owned) == 1 else f'{name}/{owner}'] = datasets
     return layers
+
+
+def _check_depth(name: str, path: Path) -> None:
+    """What is found in a group costs a walk from the top, and every group is a place to look for the backbone in."""
+    if name.count('/') >= MOST_DEEP:
+        raise Error(f'{printable(path)} has groups more than {MOST_DEEP} deep in each other; such files are refused.')
 
 
 def _get(file, name: str, path: Path):

@@ -73,6 +73,23 @@ def test_a_model_that_holds_itself_is_refused_instead_of_read_for_ever(tmp_path,
 INFLATED = zlib.compress(bytes(64 << 20), 9)
 
 
+def test_models_very_deep_in_each_other_are_refused_before_they_are_read(tmp_path):
+    """Every group costs a walk from the top: 1,500 took minutes, and then ended with a RecursionError."""
+    with h5py.File(tmp_path / 'numbered.h5', 'w') as file:
+        file['layers/x/' * 200 + 'vars/0'] = np.zeros(1, np.float32)
+    with h5py.File(tmp_path / 'named.h5', 'w') as file:
+        file.attrs['layer_names'] = [b'x']
+        file['x/' + 'y/' * 200 + 'kernel'] = np.zeros(1, np.float32)
+        file['x'].attrs['weight_names'] = [b'y/' * 200 + b'kernel']
+    with h5py.File(tmp_path / 'slashes.h5', 'w') as file:
+        file.attrs['layer_names'] = [b'x']
+        file['x/y/kernel'] = file['x/y/bias'] = np.zeros(1, np.float32)
+        file['x'].attrs['weight_names'] = [b'y/kernel', b'y' + b'/' * 20_000 + b'bias']
+    for name in ('numbered.h5', 'named.h5', 'slashes.h5'):
+        with pytest.raises(Error, match='deep in each other'):
+            weights.read(tmp_path / name)
+
+
 @pytest.mark.parametrize('options', [
     {'shape': (8,), 'maxshape': (None,), 'chunks': (16 << 20,)},  # As told: whole chunks are read for eight numbers.
     {'shape': (1 << 12,), 'chunks': (1 << 12,)},  # More than told.
