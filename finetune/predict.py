@@ -133,11 +133,9 @@ def find_pictures(arguments: Iterable[str], others: folders.Others | None = None
 
     Files in them that are named as no pictures go to `others`.
     """
-    for argument in arguments:
-        if argument == '-':
-            yield from find_pictures(_listed(sys.stdin.buffer), others)
-            continue
-        path = argument if os.path.lexists(argument) else command.expanded(argument)
+    names = (_listed(sys.stdin.buffer) if argument == '-' else (argument,) for argument in arguments)
+    for name in itertools.chain.from_iterable(names):
+        path = name if os.path.lexists(name) else command.expanded(name)
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long.
             yield from _in_folder(path, others)
         else:

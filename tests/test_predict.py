@@ -312,6 +312,12 @@ def stdin(monkeypatch, content: bytes) -> None:
     monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(content))))
 
 
+def test_a_line_of_a_list_names_a_file_whatever_it_is(monkeypatch):
+    """Each - in it was another list on stdin; a thousand of them, too many for Python."""
+    stdin(monkeypatch, b'-\n' * 3000)
+    assert [path for path, _ in predict.find_pictures(['-'])] == ['-'] * 3000
+
+
 def test_a_list_on_stdin_names_files_and_folders(run, photos, capsys, monkeypatch):
     stdin(monkeypatch, f'{photos}/e.jpg\n\n{photos}\r\n'.encode())
     answer(run, '-', '--jsonl')
