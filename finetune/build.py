@@ -41,7 +41,7 @@ FLAGS.path('tfds_dir', None, 'where it was prepared')
 FLAGS.string('tfds_splits', None, "TRAIN,VALIDATION: the dataset's names for them (default: train, and validation or "
              'test if there is one)')
 FLAGS.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
-             'validation, chosen by content, so that no picture ever changes sides (default: '
+             'validation: that share of each class, chosen by content, not by name or order (default: '
              f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
 FLAGS.path('output_directory', None, 'records to make; records that stand there are replaced')
 FLAGS.path('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
