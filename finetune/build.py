@@ -20,6 +20,7 @@ from finetune.records import dataset
 BESIDE_SHARDS = {  # What is replaced with the shards: 'features' can be made again, the last ones nobody would miss.
     dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED, 'features', '.DS_Store', 'Thumbs.db', 'desktop.ini',
 }
+DIRECTORIES = tuple(f'{split}_directory' for split in plan.SPLITS)  # The flags.
 SKIPS_SHOWN = 20
 PICTURES_TOLD = 100  # At once: to be told of a picture takes a bar longer than to copy a small one.
 LIMITED_BY = {'file_too_big': 'max_bytes', 'too_many_pixels': 'max_pixels'}  # By reason; of folders.
@@ -36,13 +37,17 @@ FLAGS.choice('source', 'folders', tuple(plan.SOURCES), 'what the pictures lie in
 FLAGS.path('train_directory', None, 'folder with one folder of pictures a class; of mnist_csv and cifar10 a file, or '
              'the folder that it is in')
 FLAGS.path('validation_directory', None, 'the same for validation pictures')
+FLAGS.path('test_directory', None, 'the same for test pictures, which nothing looks at but '
+             '`finetune eval --subset=test`')
 FLAGS.string('tfds', None, 'name of the dataset for --source=tfds')
 FLAGS.path('tfds_dir', None, 'where it was prepared')
-FLAGS.string('tfds_splits', None, "TRAIN,VALIDATION: the dataset's names for them (default: train, and validation or "
-             'test if there is one)')
+FLAGS.string('tfds_splits', None, "TRAIN,VALIDATION,TEST: the dataset's names for them, of which the last two may be "
+             'left out or empty (default: train, validation and test; where only one of these is there, it validates)')
 FLAGS.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
              'validation: that share of each class, chosen by content, not by name or order (default: '
              f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
+FLAGS.number('test_percent', 0, 'without a test directory: how much of the pictures is kept for a test, chosen by '
+             'content too; the validation pictures stay the same (0: none)', least=0)
 FLAGS.path('output_directory', None, 'records to make; records that stand there are replaced')
 FLAGS.path('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
              "of mnist_csv names for the file's numbers from 0 on")
@@ -55,6 +60,7 @@ FLAGS.integer('sixteen_bit_max', gate.SIXTEEN_BIT_MAX, 'the value that becomes w
               'data of 12 bits, which come out nearly black otherwise', least=1, most=gate.SIXTEEN_BIT_MAX)
 FLAGS.integer('train_shards', 2, 'number of training shards', least=1)
 FLAGS.integer('validation_shards', 2, 'number of validation shards', least=1)
+FLAGS.integer('test_shards', 2, 'number of test shards', least=1)
 FLAGS.integer('seed', 12345, 'decides the order of the records')
 FLAGS.group('what is let in')
 FLAGS.integer('max_bytes', gate.Limits.max_bytes, 'reject larger files', least=1)
@@ -62,7 +68,7 @@ FLAGS.integer('max_pixels', gate.Limits.max_pixels, 'reject pictures of more pix
 FLAGS.switch('no_symlinks', False, 'reject symbolic links')
 FLAGS.switch('recursive', False, 'read folders inside class folders as part of the class')
 FLAGS.switch('strict', False, 'fail, and change nothing, if any picture is skipped')
-FLAGS.switch('fail_on_leak', False, 'fail, and change nothing, if a picture is in both splits')
+FLAGS.switch('fail_on_leak', False, 'fail, and change nothing, if a picture is in two splits')
 FLAGS.group('how')
 FLAGS.integer('num_threads', None, 'worker processes (default: one a core); the records do not depend on it',
               least=1)
@@ -87,7 +93,7 @@ def build(options) -> int:
         for warning in account.warnings(planned, outcomes, splits, told):
             warn(warning)
         skips = [_with_flag(skip, options) for skip in account.skips(planned, outcomes)]
-        _check_result(told, skips, options)
+        _check_result(told, skips, list(planned.shards), options)
         splits = [split for split in splits if split.records or _remove(private, split)]
         manifest = dataset.manifest(planned.labels, splits, planned.parts[0].source.loader.format, told)
         _write(private / dataset.LABELS, ''.join(f'{label}\n' for label in planned.labels[1:]))
@@ -110,20 +116,19 @@ def _check_usage(options) -> None:
             raise UsageError(f'--{name} is missing (`finetune build --help` shows all flags)')
     for name in _unused_flags(options):
         raise UsageError(f'--{name} has nothing to do with --source={options.source}: leave it out')
-    if options.validation_directory and options.validation_percent is not None:
-        raise UsageError('--validation_directory and --validation_percent exclude each other: validation '
-                         'pictures come from a directory of their own, or from the training directory')
-    if 0 < (options.validation_percent or 0) < 1:
-        raise UsageError(f'--validation_percent={options.validation_percent:g} is less than one picture in a hundred; '
-                         f'did you mean --validation_percent={max(100 * options.validation_percent, 1):g}? (0: none)')
-    if (options.validation_percent or 0) >= 100:
-        raise UsageError(f'--validation_percent={options.validation_percent:g} leaves nothing to train on; give '
-                         'less than 100')
+    for split in ('validation', 'test'):
+        directory, percent = f'{split}_directory', f'{split}_percent'
+        if getattr(options, directory) and percent in options.given:
+            raise UsageError(f'--{directory} and --{percent} exclude each other: {split} pictures come from a '
+                             'directory of their own, or from the training directory')
+        if 0 < (value := getattr(options, percent) or 0) < 1:
+            raise UsageError(f'--{percent}={value:g} is less than one picture in a hundred; did you mean '
+                             f'--{percent}={max(100 * value, 1):g}? (0: none)')
 
 
 def _unused_flags(options) -> list[str]:
     """What was typed and says nothing about the source that was named."""
-    of_others = {'tfds': ('train_directory', 'validation_directory', 'labels_file', 'num_threads'),
+    of_others = {'tfds': (*DIRECTORIES, 'labels_file', 'num_threads'),
                  'cifar10': ('labels_file', 'num_threads'), 'mnist_csv': ('num_threads',)}
     unused = of_others.get(options.source, ())
     unused += () if options.source == 'folders' else plan.STORED_BY
@@ -134,7 +139,7 @@ def _unused_flags(options) -> list[str]:
 def _check_output(output: Path, options) -> None:
     """The user's own files are never replaced: not the pictures, and, unless asked, nothing no build wrote."""
     target = output.resolve()
-    for directory in filter(None, (options.train_directory, options.validation_directory, options.tfds_dir)):
+    for directory in filter(None, (getattr(options, name) for name in (*DIRECTORIES, 'tfds_dir'))):
         source = Path(directory).resolve()
         if target == source or target in source.parents or source in target.parents:
             raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(directory)} '
@@ -185,7 +190,7 @@ def _write_shards(planned: plan.Plan, private: Path) -> tuple[list[dataset.Split
             ]
             say(f'{count(progress.done, "picture")} in {progress.seconds:.1f} s, {progress.per_second:.0f} pictures/s')
         for part, outcome in zip(planned.parts, outcomes, strict=True):
-            outcome.splits = part.split_of_each(outcome.keys, outcome.labels, planned.validation_percent)
+            outcome.splits = part.split_of_each(outcome.keys, outcome.labels, planned.percents)
             if not part.only_split:
                 _share_out(spool, outcome, writers)
         return [writer.close() for writer in writers.values()], outcomes
@@ -202,7 +207,7 @@ def _share_out(
                 progress.advance(PICTURES_TOLD)
 
 
-def _check_result(told: dict, skips: Sequence[Skip], options) -> None:
+def _check_result(told: dict, skips: Sequence[Skip], splits: Sequence[str], options) -> None:
     """Reasons not to publish what was written."""
     if not told['written']:
         raise Error(f'no picture can be used; nothing was changed. {_first(skips)}')
@@ -210,7 +215,7 @@ def _check_result(told: dict, skips: Sequence[Skip], options) -> None:
         raise Error(f'--strict: {count(len(skips), "file")} would be skipped; nothing was changed. {_first(skips)}')
     leaks = told['duplicates']['in_two_splits']
     if options.fail_on_leak and leaks:
-        raise Error(f'--fail_on_leak: {count(leaks, "picture")} in train and in validation; nothing was changed.')
+        raise Error(f'--fail_on_leak: {count(leaks, "picture")} {account.between(splits)}; nothing was changed.')
 
 
 def _with_flag(skip: Skip, options) -> Skip:

@@ -297,6 +297,119 @@ def test_the_share_is_what_was_asked_and_the_automatic_one_is_told(tmp_path, cap
     assert '20 %' in (told := capsys.readouterr().err) and '--validation_percent' in told
 
 
+# ---- a test set ----
+
+
+def test_a_test_directory_becomes_a_third_split_with_the_same_numbers(pictures, output, tmp_path):
+    toy.class_folders(tmp_path / 'T', {'dog': 3}, first=50)
+    run(pictures, output, f'--test_directory={tmp_path}/T', '--test_shards=3')
+    opened = dataset.open_records(output)
+    assert list(opened.splits) == ['train', 'validation', 'test'] and len(opened.split('test').shards) == 3
+    assert names(output, 'test') == {b'dog/50.jpg', b'dog/51.jpg', b'dog/52.jpg'}
+    assert {record['label'] for record in read(output, 'test')} == {2}
+    assert (opened.split('train').records, opened.split('validation').records) == (10, 2)
+    told = manifest(output)
+    assert told['sources'] == {'train and validation': f'{pictures}', 'test': f'{tmp_path}/T'}
+    assert told['validation_percent'] == 20 and 'test_percent' not in told
+
+
+def test_a_test_set_by_content_takes_no_picture_from_validation(tmp_path, capsys):
+    """What was measured before it was switched on can be compared with what is measured after."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 40, 'dog': 20, 'emu': 3})
+    for name, flags in {'a': [], 'b': ['--test_percent=15'], 'c': ['--test_percent=30', '--seed=8']}.items():
+        run(pictures, tmp_path / name, *flags)
+    splits = {name: {split: names(tmp_path / name, split) for split in dataset.open_records(tmp_path / name).splits}
+              for name in 'abc'}
+    assert splits['a']['validation'] == splits['b']['validation'] == splits['c']['validation']
+    assert splits['b']['test'] < splits['c']['test'] < splits['a']['train']
+    assert dataset.open_records(tmp_path / 'b').split('test').per_class == (0, 6, 3, 1)
+    assert '15 % of them, by content, are kept for test' in capsys.readouterr().err
+    assert (manifest(tmp_path / 'b')['test_percent'], manifest(tmp_path / 'b')['validation_percent']) == (15, 20)
+
+
+@pytest.mark.parametrize(('flags', 'expected'), [
+    (['--validation_percent=0', '--test_percent=20'], {'train': 10, 'test': 2}),
+    (['--validation_directory=V', '--test_percent=20'], {'train': 10, 'validation': 4, 'test': 2}),
+    (['--validation_directory=V', '--test_directory=T'], {'train': 12, 'validation': 4, 'test': 2}),
+    (['--validation_percent=0', '--test_directory=T'], {'train': 12, 'test': 2})])
+def test_each_split_comes_from_its_directory_or_from_the_training_one(
+    pictures, tmp_path, flags, expected, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    toy.class_folders(tmp_path / 'V', {'cat': 2, 'dog': 2}, first=50)
+    toy.class_folders(tmp_path / 'T', {'cat': 1, 'dog': 1}, first=70)
+    run(pictures, tmp_path / 'records', *flags)
+    assert {name: split.records for name, split in dataset.open_records('records').splits.items()} == expected
+
+
+def test_copies_are_on_one_of_three_sides(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 20, 'dog': 20})
+    for number, path in enumerate(sorted(pictures.glob('*/*.jpg'))):
+        path.with_name(f'{path.stem}_again.jpg').write_bytes(tagged_jpeg(path.read_bytes(), number))
+    run(pictures, output, '--test_percent=25', '--fail_on_leak')
+    assert {name: split.records for name, split in dataset.open_records(output).splits.items()} == {
+        'train': 44, 'validation': 16, 'test': 20}
+    assert manifest(output)['duplicates']['in_two_splits'] == 0
+
+
+def test_records_are_not_written_among_the_test_pictures(pictures, tmp_path, capsys):
+    test = toy.class_folders(tmp_path / 'T', {'cat': 2}, first=50)
+    run(pictures, test / 'records', f'--test_directory={test}', code=2)
+    assert 'lie one in the other' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('other', ['validation', 'train'])
+def test_a_picture_of_the_test_set_in_any_other_split_is_a_leak(pictures, output, tmp_path, other, capsys):
+    toy.class_folders(tmp_path / 'V', {'cat': 2, 'dog': 2}, first=50)
+    toy.class_folders(tmp_path / 'T', {'cat': 2, 'dog': 2}, first=70)
+    source = tmp_path / 'V' / 'cat' / '50.jpg' if other == 'validation' else pictures / 'cat' / '0.jpg'
+    (tmp_path / 'T' / 'cat' / 'copy.jpg').write_bytes(source.read_bytes())
+    flags = [f'--validation_directory={tmp_path}/V', f'--test_directory={tmp_path}/T']
+    run(pictures, output, *flags)
+    told = capsys.readouterr().err
+    assert 'found in two of train, validation and test, so that' in told
+    assert f'{"validation/cat/50" if other == "validation" else "train/cat/0"}.jpg = test/cat/copy.jpg' in told
+    run(pictures, output, *flags, '--fail_on_leak', code=1)
+    assert '--fail_on_leak: 1 picture in two of train, validation and test;' in capsys.readouterr().err
+
+
+def test_a_class_too_small_to_be_tested_is_told_with_how_many_pictures_it_takes(pictures, output, tmp_path, capsys):
+    toy.class_folders(pictures, {'emu': 2, 'fox': 1}, first=50)
+    run(pictures, output, '--test_percent=10')
+    told = capsys.readouterr().err
+    assert 'validation has no picture of fox, which is not measured' in told and 'of 2 different pictures' in told
+    assert 'test has no picture of emu, fox, which is not measured' in told and 'of 3 different pictures' in told
+
+
+def test_a_test_directory_without_a_class_is_told_by_its_name(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'T', {'dog': 3}, first=50)
+    run(pictures, output, f'--test_directory={tmp_path}/T')
+    assert f'test has no picture of cat, which is not measured; add some to {tmp_path}/T' in capsys.readouterr().err
+
+
+def test_a_test_set_that_no_picture_fell_to_is_told_with_the_flags_that_give_it_some(tmp_path, output, capsys):
+    run(toy.class_folders(tmp_path / 'D', {'cat': 2, 'dog': 2}), output, '--test_percent=10')
+    told = capsys.readouterr().err
+    assert 'no picture fell to test' in told and '3 different pictures' in told and '--test_directory' in told
+    assert list(dataset.open_records(output).splits) == ['train', 'validation']
+
+
+def test_a_class_of_the_test_set_alone_is_an_error_that_names_it(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'T', {'emu': 1})
+    run(pictures, output, f'--test_directory={tmp_path}/T', code=1)
+    assert f'{tmp_path}/T: class emu has no folder in {pictures}' in capsys.readouterr().err
+
+
+def test_a_set_in_three_parts_is_answered_with_the_three_flags_that_build_it(tmp_path, output, capsys):
+    toy.class_folders(tmp_path / 'D', {f'{part}/{name}': 2 for part in ('test', 'train', 'val') for name in 'ab'})
+    run(tmp_path / 'D', output, code=1)
+    flags = ' '.join(f'--{name}_directory={tmp_path}/D/{folder}'
+                     for name, folder in (('train', 'train'), ('validation', 'val'), ('test', 'test')))
+    assert f'Did you mean {flags}?' in capsys.readouterr().err
+    assert build.main([*flags.split(), f'--output_directory={output}', '--num_threads=1']) == 0
+    assert list(dataset.open_records(output).splits) == ['train', 'validation', 'test']
+
+
 # ---- what is wrong is told ----
 
 
@@ -416,7 +529,7 @@ def test_classes_that_look_the_same_in_the_table_are_told_of(tmp_path, output, o
 def test_a_side_without_pictures_is_told_with_the_flags_that_give_it_some(tmp_path, output, capsys):
     run(toy.class_folders(tmp_path / 'D', {'cat': 1, 'dog': 1}), output)
     told = capsys.readouterr().err
-    assert 'no picture fell to validation' in told and '--validation_directory' in told and 'two or more' in told
+    assert 'no picture fell to validation' in told and '--validation_directory' in told and 'of 2 different' in told
     assert list(dataset.open_records(output).splits) == ['train']
 
 
@@ -424,7 +537,7 @@ def test_a_class_that_cannot_be_measured_or_learned_is_told_with_what_to_do(pict
     toy.class_folders(pictures, {'emu': 1})
     run(pictures, tmp_path / 'a')
     told = capsys.readouterr().err
-    assert 'validation has no picture of emu, which is not measured' in told and 'a class of one picture' in told
+    assert 'validation has no picture of emu, which is not measured' in told and 'of 2 different pictures' in told
     validation = toy.class_folders(tmp_path / 'V', {'cat': 2, 'emu': 1}, first=50)
     (pictures / 'emu' / '0.jpg').write_bytes(b'bad')
     run(pictures, tmp_path / 'b', f'--validation_directory={validation}')
@@ -513,6 +626,10 @@ def test_the_weights_that_a_build_looks_for_are_those_that_train_will_ask_keras_
     (['--train_directory=D', '--output_directory=o', '--validation_directory=V', '--validation_percent=9'], 'exclude'),
     (['--train_directory=D', '--output_directory=o', '--validation_percent=100'], 'nothing to train on'),
     (['--train_directory=D', '--output_directory=o', '--validation_percent=0.2'], 'mean --validation_percent=20?'),
+    (['--train_directory=D', '--output_directory=o', '--test_directory=T', '--test_percent=9'], 'exclude'),
+    (['--train_directory=D', '--output_directory=o', '--test_percent=0.1'], 'mean --test_percent=10?'),
+    (['--train_directory=D', '--output_directory=o', '--test_percent=80'],
+     '--validation_percent=20 and --test_percent=80 leave nothing to train on'),
     (['--train_directory=D', '--output_directory=D/records'], 'lie one in the other'),
     (['--train_directory=D', '--output_directory=.'], 'lie one in the other'),
 ])

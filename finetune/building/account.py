@@ -18,7 +18,7 @@ from PIL import features
 from finetune.building import conversion
 from finetune.building.plan import SPLIT_VERSION, Plan
 from finetune.building.sources import Skip, folders
-from finetune.console.terminal import count, printable, say, say_next, some, table, warn
+from finetune.console.terminal import count, listed, printable, say, say_next, some, table, warn
 from finetune.pictures import gate
 from finetune.records import dataset
 
@@ -47,14 +47,15 @@ IMAGENET_WEIGHTS = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_t
 def start_screen(plan: Plan, output: Path, automatic_percent: bool) -> None:
     say(f'Building records in {printable(output)}')
     for part in plan.parts:
-        say(f'  {" and ".join(part.splits)} from {part.source.where}: {count(part.pictures, "picture")}')
-    if plan.validation_percent:
-        say(f'  {plan.validation_percent:g} % of them, by content, are kept for validation'
-            + automatic_percent * ' (chosen automatically: --validation_percent or --validation_directory)')
+        say(f'  {listed(part.splits)} from {part.source.where}: {count(part.pictures, "picture")}')
+        for split in part.splits[1:]:
+            say(f'  {plan.percents[split]:g} % of them, by content, are kept for {split}'
+                + ' (chosen automatically: --validation_percent or --validation_directory)'
+                * (automatic_percent and split == 'validation'))
     columns = (part.source.per_label for part in plan.parts)
     rows = list(zip(range(len(plan.labels)), plan.labels, *columns, strict=True))
-    header = ['label', 'class', *('pictures' if len(part.splits) > 1 else part.splits[0] for part in plan.parts)]
-    say(table(rows[:ROWS_SHOWN + 1], header))
+    of_parts = ['pictures'] if plan.percents and len(plan.parts) == 1 else [listed(part.splits) for part in plan.parts]
+    say(table(rows[:ROWS_SHOWN + 1], ['label', 'class', *of_parts]))
     if len(rows) > ROWS_SHOWN + 1:
         say(f'… and {len(rows) - ROWS_SHOWN - 1:,} more')
     shards = ', '.join(f'{number} {split}' for split, number in plan.shards.items())
@@ -90,8 +91,8 @@ def facts(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
         'duplicates': _duplicates(plan, outcomes),
         'smallest': min(sizes, key=conversion.area, default=None),  # Height, width.
         'largest': max(sizes, key=conversion.area, default=None),
-        'sources': {' and '.join(part.splits): part.source.where for part in plan.parts},
-        'validation_percent': plan.validation_percent,
+        'sources': {listed(part.splits): part.source.where for part in plan.parts},
+        **{f'{split}_percent': percent for split, percent in ({'validation': 0.0} | plan.percents).items()},
         'stored_by': plan.stored_by,
         'seed': plan.seed,
         'split_version': SPLIT_VERSION,
@@ -172,34 +173,44 @@ def warnings(
             yield f'{split.name} has more shards ({len(split.shards)}) than pictures ({split.records}).'
     if small := classes_where(lambda i: 0 < totals[i] < SMALL_CLASS):
         yield f'fewer than {SMALL_CLASS} pictures of {some(small)}; expect little of a class so small.'
-    yield from _duplicate_warnings(told['duplicates'])
+    yield from _duplicate_warnings(told['duplicates'], tuple(plan.shards))
     yield from _note_warnings(outcomes)
 
 
 def _without(plan: Plan, split: str) -> str:
     """Of a split that no picture fell to."""
-    if plan.validation_percent:
-        return (f'no picture fell to {split}, so that nothing can be measured: it takes a class of two or more '
-                'different pictures, or pictures of their own (--validation_directory).')
+    if split in plan.percents:
+        return (f'no picture fell to {split}, so that nothing can be measured: it takes a class of '
+                f'{_enough(plan, split)} different pictures, or pictures of their own (--{split}_directory).')
     return f'no picture of {_where(plan, split)} can be used; the records have no {split} split.'
 
 
 def _what_it_costs(plan: Plan, split: str) -> str:
     """Of classes without a picture in the split."""
-    if plan.validation_percent:
-        return 'is not measured; a class of one picture keeps it to train. Add different ones'
-    is_not = {'train': 'cannot be learned', 'validation': 'is not measured'}[split]
+    is_not = 'cannot be learned' if split == 'train' else 'is not measured'
+    if split in plan.percents:
+        return f'{is_not}; it takes a class of {_enough(plan, split)} different pictures. Add some'
     return f'{is_not}; add some to {_where(plan, split)}'
+
+
+def _enough(plan: Plan, split: str) -> int:
+    """The fewest different pictures of which a class gives one to the split: those before it come first."""
+    return 1 + next(part.splits.index(split) for part in plan.parts if split in part.splits)
 
 
 def _where(plan: Plan, split: str) -> str:
     return next(part.source.where for part in plan.parts if split in part.splits)
 
 
-def _duplicate_warnings(duplicates: Mapping) -> Iterator[str]:
+def between(splits: Sequence[str]) -> str:
+    """Where a picture is that is in more than one of these."""
+    return f'in {" and in ".join(splits)}' if len(splits) == 2 else f'in two of {listed(splits)}'
+
+
+def _duplicate_warnings(duplicates: Mapping, splits: Sequence[str]) -> Iterator[str]:
     says = {
         'in_two_classes': 'in two classes, so that one of the labels is wrong',
-        'in_two_splits': 'in train and in validation, so that figures look better than they are (--fail_on_leak)',
+        'in_two_splits': f'{between(splits)}, so that figures look better than they are (--fail_on_leak)',
         'in_one_class': 'more than once in one class',
     }
     for kind, saying in says.items():

@@ -1,11 +1,11 @@
 """What a build is going to do: which pictures, which labels, which splits; known before any picture is read.
 
-Only which picture validates, where its content decides, is known when all have been read: `by_content`.
+Only which picture validates or tests, where its content decides, is known when all have been read: `by_content`.
 """
 
 import collections
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.building import conversion
@@ -23,6 +23,7 @@ cifar10 = LazyModule('finetune.building.sources.cifar10', needs_tensorflow=False
 mnist_csv = LazyModule('finetune.building.sources.mnist_csv', needs_tensorflow=False)
 tfds = LazyModule('finetune.building.sources.tfds', needs_tensorflow=False)
 
+SPLITS = ('train', 'validation', 'test')
 AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
 STORED_BY = (  # Flags, of folders.
     'max_side', 'short_side', 'sixteen_bit_max', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')
@@ -30,10 +31,10 @@ STORED_BY = (  # Flags, of folders.
 
 @dataclass(frozen=True)
 class Part:
-    """One source, and the split that its pictures go to; where there are two, their content decides."""
+    """One source, and the split that its pictures go to; where there are several, their content decides."""
 
     source: Source
-    splits: tuple[str, ...]
+    splits: tuple[str, ...]  # In the order of SPLITS.
 
     @property
     def pictures(self) -> int:
@@ -43,9 +44,11 @@ class Part:
     def only_split(self) -> str | None:
         return self.splits[0] if len(self.splits) == 1 else None
 
-    def split_of_each(self, keys: Sequence[int], labels: Sequence[int], validation_percent: float) -> Sequence[str]:
+    def split_of_each(self, keys: Sequence[int], labels: Sequence[int], percents: Mapping[str, float]) -> Sequence[str]:
         """Of pictures that have all been judged, by place."""
-        return [self.only_split] * len(keys) if self.only_split else by_content(keys, labels, validation_percent)
+        if self.only_split:
+            return [self.only_split] * len(keys)
+        return by_content(keys, labels, percents.get('validation', 0), percents.get('test', 0))
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Plan:
     labels: tuple[str, ...]
     parts: tuple[Part, ...]
     shards: dict[str, int]  # By split.
-    validation_percent: float  # 0 where a directory holds the validation pictures, or there are none.
+    percents: dict[str, float]  # Of the training pictures, by each split that is chosen from them by content.
     seed: int
     processes: int  # 0: everything happens in this one.
     stored_by: dict  # The flags that decide which bytes are stored.
@@ -70,16 +73,20 @@ class Plan:
 SPLIT_VERSION = 2  # Of the rule below, and of what a key is taken of. A new one moves pictures once.
 
 
-def by_content(keys: Sequence[int], labels: Sequence[int], validation_percent: float) -> list[str]:
-    """The split of each picture: 'train' or 'validation', within each class, once all pictures have been judged.
+def by_content(
+    keys: Sequence[int], labels: Sequence[int], validation_percent: float, test_percent: float = 0
+) -> list[str]:
+    """The split of each picture, within each class, once all pictures have been judged. A percentage of 0: none.
 
-    A key is drawn evenly, by the picture alone. The pictures of a class with the smallest keys validate: its share,
-    rounded, but at least one of two or more, and never all, so that a class of one picture trains. Copies of a picture
-    have one key, count once and stay together. A picture that lies in several classes trains and counts for none of
-    their shares: one of its labels is wrong, and nothing should be measured by it.
+    A key is drawn evenly, by the picture alone. The pictures of a class with the smallest keys validate, those with the
+    largest are the test: its share, rounded, but at least one of what the others leave, so that a class of one picture
+    trains, and one of two validates too. Between them lie those that train: a test set that is switched on or enlarged
+    moves no picture that validates. Copies of a picture have one key, count once and stay together. A picture that lies
+    in several classes trains and counts for none of their shares: one of its labels is wrong, and nothing should be
+    measured by it.
 
-    Neither names nor the order matter. When pictures are added, only those whose keys lie next to the last one that
-    validates can change sides: one at most when one is added, about 1 % of a class of 800 when it doubles.
+    Neither names nor the order matter. When pictures are added, only those whose keys lie next to a boundary can change
+    sides: at each one at most when one is added, about 1 % of a class of 800 when it doubles.
     Keys are those of `conversion.Outcome`: a 0 is no picture, and its split says nothing.
     """
     in_several = _in_several_classes(keys, labels)
@@ -87,9 +94,15 @@ def by_content(keys: Sequence[int], labels: Sequence[int], validation_percent: f
     for key, label in zip(keys, labels, strict=True):
         if key and key not in in_several:
             own[label].append(key)
-    last = {label: _last_to_validate(found, validation_percent) for label, found in own.items()}
-    return ['validation' if key not in in_several and 0 < key <= last.get(label, 0) else 'train'
-            for key, label in zip(keys, labels, strict=True)]
+    bounds = {label: _bounds(sorted(set(found)), validation_percent, test_percent) for label, found in own.items()}
+
+    def split_of(key: int, label: int) -> str:
+        if not key or key in in_several:
+            return 'train'
+        last_to_validate, first_to_test = bounds[label]
+        return 'validation' if key <= last_to_validate else 'test' if key >= first_to_test else 'train'
+
+    return list(map(split_of, keys, labels))
 
 
 def _in_several_classes(keys: Sequence[int], labels: Sequence[int]) -> set[int]:
@@ -100,30 +113,34 @@ def _in_several_classes(keys: Sequence[int], labels: Sequence[int]) -> set[int]:
     return {key for key, found in labels_of.items() if len(found) > 1}
 
 
-def _last_to_validate(keys: Sequence[int], validation_percent: float) -> int:
-    """The largest key of one class that validates; 0, less than any, where none does."""
-    different = sorted(set(keys))
-    share = min(max(round(len(different) * validation_percent / 100), 1), len(different) - 1)
-    return different[share - 1] if share else 0
+def _bounds(keys: Sequence[int], validation_percent: float, test_percent: float) -> tuple[int, int]:
+    """Of the sorted keys of one class: the last that validates (0: none does), the first of the test (2**64: none)."""
+    validate = _share(len(keys), validation_percent, len(keys) - 1)
+    test = _share(len(keys), test_percent, len(keys) - 1 - validate)
+    return keys[validate - 1] if validate else 0, keys[-test] if test else 2**64
+
+
+def _share(count: int, percent: float, most: int) -> int:
+    return min(max(round(count * percent / 100), 1), most) if percent else 0
 
 
 def make(options) -> Plan:
     """Lists what the flags name. Raises Error."""
     labels, sources = SOURCES[options.source](options)
-    percent = _validation_percent(options, sources)
-    parts = [Part(source, ('train', 'validation') if percent else (name,)) for name, source in sources.items()]
-    names = ('train', 'validation') if percent else tuple(sources)
+    percents = _percents(options, sources)
+    parts = [Part(source, (name, *percents) if name == 'train' else (name,)) for name, source in sources.items()]
+    names = [name for name in SPLITS if name in sources or name in percents]
     # Small pictures of known kinds cost less than the way to another process, and no decoder dies of them.
     processes = (options.num_threads or machine.cores()) if options.source == 'folders' else 0
     stored_by = {'source': options.source, **{name: getattr(options, name) for name in STORED_BY}}
     return Plan(
-        labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percent, options.seed,
+        labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percents, options.seed,
         processes, stored_by)
 
 
 def _directories(options) -> dict[str, str]:
     """By split."""
-    return {name: directory for name in ('train', 'validation') if (directory := getattr(options, f'{name}_directory'))}
+    return {name: directory for name in SPLITS if (directory := getattr(options, f'{name}_directory'))}
 
 
 def _class_folders(options) -> tuple[tuple[str, ...], dict[str, Source]]:
@@ -155,19 +172,26 @@ def _cifar10(options) -> tuple[tuple[str, ...], dict[str, Source]]:
 def _tfds(options) -> tuple[tuple[str, ...], dict[str, Source]]:
     splits = options.tfds_splits.split(',') if options.tfds_splits else ()
     sources = tfds.sources(options.tfds, options.tfds_dir, splits)
-    if options.validation_percent is not None and 'validation' in sources:
-        raise UsageError(f'{options.tfds} has a split to validate with: leave --validation_percent out, or name the '
-                         'training split alone (--tfds_splits=train)')
+    for name, others in (('validation', 'train'), ('test', 'train,validation')):
+        if f'{name}_percent' in options.given and name in sources:
+            raise UsageError(f'{options.tfds} has a {name} split: leave --{name}_percent out, or name the others alone '
+                             f'(--tfds_splits={others})')
     return sources['train'].labels, sources
 
 
 SOURCES = {'folders': _class_folders, 'mnist_csv': _mnist_csv, 'cifar10': _cifar10, 'tfds': _tfds}  # By --source.
 
 
-def _validation_percent(options, sources: dict[str, Source]) -> float:
-    if 'validation' in sources:
-        return 0.0
-    return AUTOMATIC_VALIDATION_PERCENT if options.validation_percent is None else options.validation_percent
+def _percents(options, sources: dict[str, Source]) -> dict[str, float]:
+    """Of each split that has no source of its own and is not to be empty."""
+    validation, test = options.validation_percent, options.test_percent
+    asked = {'validation': AUTOMATIC_VALIDATION_PERCENT if validation is None else validation, 'test': test}
+    percents = {name: percent for name, percent in asked.items() if percent and name not in sources}
+    if sum(percents.values()) >= 100:
+        flags = ' and '.join(f'--{name}_percent={percent:g}' for name, percent in percents.items())
+        raise UsageError(f'{flags} leave{"s" * (len(percents) == 1)} nothing to train on; give less than 100'
+                         + ' together' * (len(percents) > 1))
+    return percents
 
 
 def _labels(listings: dict[str, folders.Listing], labels_file: str | None) -> tuple[str, ...]:

@@ -31,6 +31,12 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return text + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
+def listed(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'"""
+    *others, last = map(printable, names)
+    return f'{", ".join(others)} and {last}' if others else last
+
+
 def count(number: int, thing: str) -> str:
     """'1 picture', '2 pictures', '12,345 pictures'"""
     return f'{number:,} {thing}{"" if number == 1 else "s"}'

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from finetune.console.errors import Error
-from finetune.console.terminal import printable
+from finetune.console.terminal import listed, printable
 from finetune.records.tfrecord import Shard, ShardWriter
 
 __all__ = [
@@ -30,8 +30,9 @@ TREATED_BY = {  # The least that each may be.
 }
 GZIP = b'\x1f\x8b'
 BUILD_AGAIN = 'Run `finetune build` again (from a checkout: python -m tools.build_tfrecords).'
-WAY_TO_VALIDATION = ('; or run `finetune build` again with more pictures a class, --validation_percent=20, or '
-                     '--validation_directory')
+WAYS_TO = {  # The splits that a build makes only where it is given pictures for them, or enough.
+    split: f'; or run `finetune build` again with more pictures a class, --{split}_percent={percent}, or '
+           f'--{split}_directory' for split, percent in (('validation', 20), ('test', 10))}
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ class Records:
     def split(self, name: str) -> Split:
         if name not in self.splits:
             raise Error(f'{printable(self.directory)} has no {printable(name)} pictures; it has '
-                        f'{" and ".join(self.splits)}. --subset names another split'
-                        + WAY_TO_VALIDATION * (name == 'validation') + '.')
+                        f'{listed(list(self.splits))}. --subset names another split{WAYS_TO.get(name, "")}.')
         return self.splits[name]
 
     def paths(self, split_name: str) -> list[bytes]:

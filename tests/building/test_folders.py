@@ -288,7 +288,10 @@ PARTS_OF_A_SET = [  # Folders with one picture each, and the flags that were lik
     (['train', 'train/cat', 'val/cat'], '--train_directory={0}/train --validation_directory={0}/val?'),
     (['train/cat', 'test'], '--train_directory={0}/train?'),
     (['training_set/cat'], '--train_directory={0}/training_set?'),
-    (['TRAIN/cat', 'VALID/cat', 'TEST/cat'], '--train_directory={0}/TRAIN --validation_directory={0}/VALID?'),
+    (['TRAIN/cat', 'VALID/cat', 'TEST/cat'],
+     '--train_directory={0}/TRAIN --validation_directory={0}/VALID --test_directory={0}/TEST?'),
+    (['train/cat', 'test/cat'], '--train_directory={0}/train --test_directory={0}/test?'),
+    (['train/cat', 'dev', 'test/cat'], '--train_directory={0}/train --test_directory={0}/test?'),
 ]
 
 
@@ -302,6 +305,16 @@ def test_the_parts_of_a_set_are_not_taken_for_classes(tmp_path, names, meant, re
                  recursive=recursive)
     assert '--labels_file' in told
     assert (f'Did you mean {meant.format(tmp_path)}' if meant else 'no class folders') in told
+
+
+@pytest.mark.parametrize(('flag', 'names', 'meant'), [
+    ('validation_directory', ['train/cat', 'val/cat', 'test/cat'], 'val'),
+    ('validation_directory', ['train/cat', 'test/cat'], 'test'), ('test_directory', ['train/cat', 'val/cat'], 'val'),
+    ('test_directory', ['train/cat', 'val/cat', 'tests/cat'], 'tests')])
+def test_a_set_given_one_level_too_high_for_one_part_is_answered_with_that_part(tmp_path, flag, names, meant):
+    toy.class_folders(tmp_path, dict.fromkeys(names, 1))
+    with pytest.raises(errors.Error, match=rf'Did you mean --{flag}={tmp_path}/{meant}\?'):
+        layout.check_pictures(folders.list_pictures(tmp_path, flag))
 
 
 @pytest.mark.parametrize('names', [

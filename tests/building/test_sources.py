@@ -176,6 +176,25 @@ def test_the_same_batches_give_the_same_bytes_and_are_shuffled(tmp_path, batches
     assert labels != [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5]
 
 
+def test_the_official_test_batch_may_stay_the_test_set(tmp_path, batches):
+    build_from('cifar10', batches, tmp_path / 'out', f'--test_directory={batches}', '--validation_percent=0')
+    assert {name: split.records for name, split in dataset.open_records(tmp_path / 'out').splits.items()} == {
+        'train': 12, 'test': 4}
+
+
+def test_the_official_test_file_of_mnist_may_stay_the_test_set(tmp_path):
+    (tmp_path / 'csv').mkdir()
+    for name, count in (('train', 30), ('test', 4)):
+        lines = csv_lines(noise(count, 'mnist', count), [i % 3 for i in range(count)])
+        (tmp_path / 'csv' / f'mnist_{name}.csv').write_text('\n'.join(lines))
+    build_from('mnist_csv', tmp_path / 'csv', tmp_path / 'out', f'--test_directory={tmp_path}/csv')
+    build_from('mnist_csv', tmp_path / 'csv', tmp_path / 'by_content', '--test_percent=10')
+    assert {name: split.records for name, split in dataset.open_records(tmp_path / 'out').splits.items()} == {
+        'train': 24, 'validation': 6, 'test': 4}
+    assert {name: split.records for name, split in dataset.open_records(tmp_path / 'by_content').splits.items()} == {
+        'train': 21, 'validation': 6, 'test': 3}
+
+
 @pytest.mark.parametrize(('content', 'sentence'), [
     (batch_bytes(noise(3, 'cifar'), [1, 2, 3])[:-1], 'the record at byte 6146 is cut short'),
     (b'', 'the record at byte 0 is cut short'),
@@ -202,15 +221,17 @@ def test_the_pickled_version_is_refused_and_the_binary_one_named(tmp_path, capsy
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
-    """Two tiny datasets that tensorflow-datasets itself wrote: one of PNGs, one of JPEGs."""
+    """Tiny datasets that tensorflow-datasets itself wrote: PNGs, JPEGs, and one of three splits."""
     import tensorflow_datasets as tfds
     directory = tmp_path_factory.mktemp('tfds')
-    for name, encoding, size in (('toy_digits', 'png', 8), ('toy_photos', 'jpeg', 40)):
+    of_two = {'train': 6, 'test': 3}
+    for name, encoding, size, counts in (('toy_digits', 'png', 8, of_two), ('toy_photos', 'jpeg', 40, of_two),
+                                         ('toy_thirds', 'png', 8, {'train': 6, 'test': 3, 'validation': 2})):
         features = tfds.features.FeaturesDict({
             'image': tfds.features.Image(shape=(size, size, 3), encoding_format=encoding),
             'label': tfds.features.ClassLabel(names=['ant', 'bee'])})
         pictures = {split: np.random.default_rng(len(split)).integers(0, 256, (count, size, size, 3), np.uint8)
-                    for split, count in (('train', 6), ('test', 3))}
+                    for split, count in counts.items()}
         tfds.dataset_builders.store_as_tfds_dataset(
             name, '1.0.0', data_dir=directory, features=features, disable_shuffling=True,
             split_datasets={split: [(i, {'image': picture, 'label': i % 2}) for i, picture in enumerate(found)]
@@ -239,6 +260,25 @@ def test_a_prepared_dataset_becomes_records_with_its_own_splits_and_class_names(
 
 
 @needs_tfds
+@pytest.mark.parametrize(('flags', 'expected'), [
+    (['--tfds=toy_thirds'], {'train': ('train', 6), 'validation': ('validation', 2), 'test': ('test', 3)}),
+    (['--tfds=toy_thirds', '--tfds_splits=train,validation'], {'train': ('train', 6), 'validation': ('validation', 2)}),
+    (['--tfds=toy_thirds', '--tfds_splits=train,test,validation'],
+     {'train': ('train', 6), 'validation': ('test', 3), 'test': ('validation', 2)}),
+    (['--tfds=toy_digits', '--tfds_splits=train,,test', '--validation_percent=0'],
+     {'train': ('train', 6), 'test': ('test', 3)}),
+    (['--tfds=toy_digits', '--tfds_splits=train,test', '--test_percent=20'],
+     {'train': ('train', 4), 'validation': ('test', 3), 'test': ('train', 2)})])
+def test_a_prepared_test_split_is_the_test_set_where_another_one_validates(prepared, tmp_path, flags, expected):
+    build_tfds(prepared, tmp_path / 'out', *flags)
+    opened = dataset.open_records(tmp_path / 'out')
+    assert {name: split.records for name, split in opened.splits.items()} == {
+        name: count for name, (_, count) in expected.items()}
+    for name, (theirs, _) in expected.items():
+        assert all(f'/{theirs}:' in filename for filename in read(tmp_path / 'out', name))
+
+
+@needs_tfds
 def test_photos_stay_the_jpegs_that_they_are(prepared, tmp_path):
     build_tfds(prepared, tmp_path / 'out', '--tfds=toy_photos', '--tfds_splits=train', '--validation_percent=0')
     opened = dataset.open_records(tmp_path / 'out')
@@ -247,9 +287,12 @@ def test_photos_stay_the_jpegs_that_they_are(prepared, tmp_path):
 
 @needs_tfds
 @pytest.mark.parametrize(('flags', 'code', 'sentence'), [
-    (['--tfds=toy_dgits'], 1, 'it holds toy_digits, toy_photos'),
+    (['--tfds=toy_dgits'], 1, 'it holds toy_digits, toy_photos, toy_thirds'),
     (['--tfds=toy_digits', '--tfds_splits=train,validation'], 1, 'has no split validation; it has'),
-    (['--tfds=toy_digits', '--tfds_splits=train,test,extra'], 2, 'one or two splits'),
+    (['--tfds=toy_digits', '--tfds_splits=train,test,more,extra'], 2, 'TRAIN,VALIDATION,TEST'),
+    (['--tfds=toy_digits', '--tfds_splits=,test'], 2, 'TRAIN,VALIDATION,TEST'),
+    (['--tfds=toy_thirds', '--test_percent=10'], 2, '--tfds_splits=train,validation'),
+    (['--tfds=toy_thirds', '--test_directory=T'], 2, '--test_directory has nothing to do with --source=tfds'),
     (['--tfds=toy_digits', '--validation_percent=10'], 2, '--tfds_splits=train'),
     ([], 2, '--tfds is missing'),
 ])

@@ -141,8 +141,10 @@ def test_foreign_and_compressed_tfrecords_are_recognised(tmp_path):
 def test_an_unknown_split_is_answered_with_those_that_there_are(tmp_path):
     with pytest.raises(Error, match=r'no validation pictures; it has train\..*--validation_percent.*--validation_dir'):
         dataset.open_records(write_records(tmp_path / 'b')).split('validation')
-    with pytest.raises(Error, match=r'no test pictures; it has train\. --subset names another split'):
+    with pytest.raises(Error, match=r'no test pictures; it has train\. .*--test_percent=10, or --test_directory'):
         dataset.open_records(write_records(tmp_path / 'r')).split('test')
+    with pytest.raises(Error, match=r'no dev pictures; it has train\. --subset names another split\.$'):
+        dataset.open_records(write_records(tmp_path / 'd')).split('dev')
 
 
 def test_missing_short_and_swapped_shards_are_named_before_the_first_step(tmp_path):

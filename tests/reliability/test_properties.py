@@ -54,13 +54,30 @@ def test_work_in_this_process_comes_back_in_order_and_once(jobs):
 
 PLACES = st.lists(st.tuples(st.integers(0, 40) | st.integers(1, 2**64 - 1), st.integers(0, 3)), max_size=80)
 PERCENT = st.floats(1, 99.9)
+PERCENT_OR_NONE = st.just(0) | PERCENT
+
+
+def sides(places: list[tuple[int, int]], validation: float, test: float = 0) -> dict[str, set[tuple[int, int]]]:
+    """The (key, label) of each split."""
+    keys, labels = [key for key, _ in places], [label for _, label in places]
+    found = {split: set() for split in plan.SPLITS}
+    for place, split in zip(places, plan.by_content(keys, labels, validation, test), strict=True):
+        found[split].add(place)
+    return found
 
 
 def validating(places: list[tuple[int, int]], percent: float) -> set[tuple[int, int]]:
-    """Of (key, label), those in validation."""
-    keys, labels = [key for key, _ in places], [label for _, label in places]
-    sides = plan.by_content(keys, labels, percent)
-    return {place for place, side in zip(places, sides, strict=True) if side == 'validation'}
+    return sides(places, percent)['validation']
+
+
+def own_of_each_class(places: list[tuple[int, int]]) -> dict[int, set[tuple[int, int]]]:
+    labels_of, own = collections.defaultdict(set), collections.defaultdict(set)
+    for key, label in places:
+        labels_of[key].add(label)
+    for key, label in set(places):
+        if key and len(labels_of[key]) == 1:
+            own[label].add((key, label))
+    return own
 
 
 @MANY
@@ -71,21 +88,50 @@ def test_a_larger_validation_share_only_adds_pictures_to_validation(places, one,
 
 
 @MANY
-@given(PLACES, PERCENT)
-def test_every_class_trains_and_every_class_that_can_validates(places, percent):
-    """A picture with two labels is no class's own."""
-    labels_of = collections.defaultdict(set)
-    for key, label in places:
-        labels_of[key].add(label)
-    own = collections.defaultdict(set)
-    for key, label in set(places):
-        if key and len(labels_of[key]) == 1:
-            own[label].add((key, label))
-    found = validating(places, percent)
+@given(PLACES, PERCENT_OR_NONE, PERCENT, PERCENT)
+def test_a_test_set_switched_on_or_enlarged_takes_training_pictures_alone(places, validation, one, other):
+    none, few, many = (sides(places, validation, percent) for percent in (0, *sorted((one, other))))
+    assert none['test'] == set() and few['test'] <= many['test']
+    assert none['validation'] == few['validation'] == many['validation']
+
+
+@MANY
+@given(PLACES, PERCENT_OR_NONE, PERCENT_OR_NONE)
+def test_every_class_trains_then_validates_and_then_tests(places, validation, test):
+    """As far as its pictures go; one with two labels is no class's own and trains."""
+    own, found = own_of_each_class(places), sides(places, validation, test)
     for pictures in own.values():
-        share = min(max(1, round(len(pictures) * percent / 100)), len(pictures) - 1)
-        assert len(pictures & found) == share
-    assert found <= set().union(*own.values())
+        shares, left = {}, len(pictures) - 1
+        for split, percent in (('validation', validation), ('test', test)):
+            shares[split] = min(max(1, round(len(pictures) * percent / 100)), left) if percent else 0
+            left -= shares[split]
+        assert {split: len(pictures & found[split]) for split in shares} == shares
+        assert pictures & found['train']
+    assert found['validation'] | found['test'] <= set().union(*own.values())
+
+
+@MANY
+@given(PLACES, PERCENT, PERCENT, st.randoms())
+def test_copies_are_in_one_of_three_splits(places, validation, test, random):
+    more = places + places[:20]
+    random.shuffle(more)
+    found = sides(more, validation, test)
+    assert found == sides(places, validation, test)
+    keys_of = [{key for key, _ in of_split} for of_split in found.values()]
+    assert sum(map(len, keys_of)) == len(set().union(*keys_of))
+
+
+@MANY
+@given(PLACES, PERCENT_OR_NONE, PERCENT, st.integers(1, 2**64 - 1), st.integers(0, 3))
+def test_one_picture_more_moves_at_most_one_into_or_out_of_a_test_set_of_its_class(
+    places, validation, test, key, label
+):
+    before, after = sides(places, validation, test), sides([*places, (key, label)], validation, test)
+    others = {place for place in places if place[0] != key}
+    assert not before['validation'] & after['test'] & others and not before['test'] & after['validation'] & others
+    for split in ('validation', 'test'):
+        moved = (before[split] ^ after[split]) & others
+        assert all(len({place for place in moved if place[1] == found}) <= 1 for found in range(4))
 
 
 @MANY

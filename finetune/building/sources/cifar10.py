@@ -13,7 +13,8 @@ from finetune.records.dataset import BACKGROUND
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 SHAPE = (32, 32, 3)
 RECORD_BYTES = 1 + 32 * 32 * 3
-NAMES = {'train': 'data_batch_*.bin', 'validation': 'test_batch.bin'}  # Of the files, where a folder is given.
+NAMES = {  # Of the files, where a folder is given.
+    'train': 'data_batch_*.bin', 'validation': 'test_batch.bin', 'test': 'test_batch.bin'}
 PICKLE = b'\x80'  # The first byte of one; no label is so large.
 BINARY = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
 

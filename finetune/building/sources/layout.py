@@ -11,7 +11,8 @@ from finetune.console.terminal import printable, some
 
 # Words that name a part of a data set; the first one that is found is meant.
 TRAINING = ('train', 'training')
-HELD_OUT = ('validation', 'val', 'valid', 'dev', 'test', 'testing', 'tests')
+VALIDATION = ('validation', 'val', 'valid', 'dev')
+TEST = ('test', 'testing', 'tests')
 BESIDE_THEM = {'set', 'data', 'dataset', 'split', 'image', 'images', 'pictures', 'photos'}  # 'train_images', 'test_set'
 
 
@@ -75,18 +76,20 @@ def _folders_inside(listing: Listing) -> set[bytes]:
 def _part_of_a_set(folder: bytes) -> str:
     """'train' of a folder called train_images or Train2017; '' for any other name."""
     words = [word for word in re.findall(r'[^\W\d_]+', label_of(folder).lower()) if word not in BESIDE_THEM]
-    return words[0] if len(words) == 1 and words[0] in (*TRAINING, *HELD_OUT) else ''
+    return words[0] if len(words) == 1 and words[0] in (*TRAINING, *VALIDATION, *TEST) else ''
 
 
 def _likely_flags(listing: Listing, folders: Sequence[bytes]) -> str:
     """For a set given one level too high: the flags for its parts, of those that hold class folders."""
     by_part = {_part_of_a_set(folder): folder for folder in folders}
-    train, held_out = (next((by_part[part] for part in parts if part in by_part), None)
-                       for parts in (TRAINING, HELD_OUT))
-    if listing.flag == 'validation_directory':
-        flags = {listing.flag: held_out or train}
-    else:
-        flags = {listing.flag: train, 'validation_directory': held_out if train else None}
+    train, validation, test = (next((by_part[part] for part in parts if part in by_part), None)
+                               for parts in (TRAINING, VALIDATION, TEST))
+    flags = {
+        'train_directory': {'train_directory': train, 'validation_directory': train and validation,
+                            'test_directory': train and test},
+        'validation_directory': {'validation_directory': validation or test or train},
+        'test_directory': {'test_directory': test or validation or train},
+    }[listing.flag]
     return ' '.join(_flag(flag, listing, folder) for flag, folder in flags.items() if folder)
 
 

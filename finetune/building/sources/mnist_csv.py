@@ -16,7 +16,8 @@ DIGITS = tuple('0123456789')
 GZIP = b'\x1f\x8b'
 IDX = b'\0\0\x08'  # Two zeros, then the kind of its numbers: bytes.
 HEAD_BYTES = 1024
-NAMES = {'train': '*train*.csv*', 'validation': '*test*.csv*'}  # Of the file, where a folder is given.
+NAMES = {  # Of the file, where a folder is given.
+    'train': '*train*.csv*', 'validation': '*test*.csv*', 'test': '*test*.csv*'}
 
 
 def source(path: str | Path, split: str, flag: str, classes: Sequence[str] = DIGITS) -> SmallPictures:

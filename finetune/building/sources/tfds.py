@@ -16,25 +16,26 @@ from finetune.records.dataset import BACKGROUND
 
 tensorflow_datasets = LazyModule('tensorflow_datasets')
 
-HELD_OUT = ('validation', 'test')  # Where no split is named: the first of these validates.
+HELD_OUT = ('validation', 'test')  # Where no split is named: the first of these validates, the second is the test.
 
 
 def sources(name: str, directory: str, splits: Sequence[str] = ()) -> dict[str, 'PreparedDataset']:
-    """The sources of 'train' and, where there is one, of 'validation'.
+    """The sources of 'train' and, where they are there, of 'validation' and 'test'.
 
-    `splits` are the names that the dataset has for them. Raises Error.
+    `splits` are the names that the dataset has for them; an empty one leaves a split out. Raises Error.
     """
     builder = _builder(name, directory)
     found = list(builder.info.splits)
-    if len(splits) > 2:
-        raise UsageError(f'--tfds_splits={",".join(splits)}: expected one or two splits, TRAIN,VALIDATION')
-    splits = list(splits) or ['train', *(split for split in HELD_OUT if split in found)][:2]
-    for split in splits:
+    if splits and not (splits[0] and len(splits) <= 3):
+        raise UsageError(f'--tfds_splits={printable(",".join(splits))}: expected TRAIN,VALIDATION,TEST, of which the '
+                         'last two may be left out or empty')
+    splits = splits or ['train', *(split for split in HELD_OUT if split in found)]
+    theirs = {ours: split for ours, split in zip(('train', *HELD_OUT), splits, strict=False) if split}
+    for split in theirs.values():
         if split not in found:
             raise Error(f'{name} in {printable(directory)} has no split {printable(split)}; it has {some(found)}. '
-                        'Name them with --tfds_splits=TRAIN,VALIDATION.')
-    return {ours: PreparedDataset(builder, name, theirs)
-            for ours, theirs in zip(('train', 'validation'), splits, strict=False)}
+                        'Name them with --tfds_splits=TRAIN,VALIDATION,TEST.')
+    return {ours: PreparedDataset(builder, name, split) for ours, split in theirs.items()}
 
 
 def _builder(name: str, directory: str):
@@ -90,7 +91,7 @@ class PreparedDataset:
     def _checked(self, label: int, place: int) -> int:
         if not 0 <= label < len(self.labels) - 1:
             raise Error(f'{self.where}: record {place} has label {label}, expected 0 to {len(self.labels) - 2}. '
-                        'Name splits that have labels with --tfds_splits=TRAIN,VALIDATION.')
+                        'Name splits that have labels with --tfds_splits=TRAIN,VALIDATION,TEST.')
         return label + 1
 
 
