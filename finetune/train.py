@@ -273,6 +273,9 @@ def _check_usage(flags: SimpleNamespace) -> None:
                          'switches as --flag and --noflag.')
     if not flags.data_dir:
         raise UsageError('--data_dir is missing: the directory that `finetune build` wrote records into')
+    if flags.subset == 'test':
+        raise UsageError('--subset=test: what was trained on the test pictures cannot be tested with them. They are '
+                         'for `finetune eval --subset=test`')
 
 
 def _open_run(directory: Path, flags: SimpleNamespace, data) -> Run:

@@ -79,6 +79,23 @@ def test_the_next_command_can_be_run(tmp_path, capsys, validation, following):
 
 
 @pytest.mark.parametrize('validation', [7, 0])
+def test_no_training_looks_at_the_test_set(tmp_path, capsys, validation):
+    data = toy_records.write(tmp_path / 'records', validation=validation, test=6)
+    for shard in data.glob('test-*'):
+        shard.write_bytes(bytes(shard.stat().st_size))  # Whoever reads it fails.
+    assert train_toy(data, tmp_path / 'run', '--max_steps=2') == 0
+    told = capsys.readouterr().err
+    assert '6 more are kept for a test (finetune eval --subset=test)' in told
+    assert ('--run_once --subset=test\n' in told) == (not validation)  # Else a choice comes before the test.
+
+
+def test_to_train_on_the_test_set_is_refused(tmp_path, capsys):
+    data = toy_records.write(tmp_path / 'records', test=6)
+    assert train_toy(data, tmp_path / 'run', '--max_steps=2', '--subset=test') == 2
+    assert 'finetune eval --subset=test' in capsys.readouterr().err and not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('validation', [7, 0])
 def test_the_metrics_are_columns_of_numbers_that_pandas_plots(tmp_path, validation):
     pandas = pytest.importorskip('pandas')
     pytest.importorskip('matplotlib').use('Agg')

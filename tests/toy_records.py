@@ -12,11 +12,13 @@ from finetune.records import dataset, examples
 LABELS = ('background', 'red', 'green', 'blue')
 
 
-def write(directory: Path, train: int = 24, validation: int = 7, labels=LABELS, size: int = 20, seed: int = 0) -> Path:
-    """`train` and `validation` pictures of labels 1.. in turn; no validation split when that is 0."""
+def write(
+    directory: Path, train: int = 24, validation: int = 7, labels=LABELS, size: int = 20, seed: int = 0, test: int = 0
+) -> Path:
+    """So many pictures a split, of labels 1.. in turn; a split of none is not there."""
     directory.mkdir(parents=True, exist_ok=True)
     splits = [_write_split(directory, name, count, labels, size, seed) for name, count in
-              (('train', train), ('validation', validation)) if count]
+              (('train', train), ('validation', validation), ('test', test)) if count]
     content = dataset.manifest(labels, splits, 'JPEG', {})
     (directory / dataset.MANIFEST).write_text(json.dumps(content))
     return directory

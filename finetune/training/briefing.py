@@ -19,8 +19,10 @@ def introduce(run: Run, state: State, data, strategy, start: list[str], parts: c
     trains = _count(state.model.trainable_variables)
     extra = state.auxiliary and _count(state.auxiliary.head.trainable_variables)
     validated = data.splits['validation'].records if 'validation' in data.splits else 'none'
+    kept = (f'; {data.splits["test"].records} more are kept for a test (finetune eval --subset=test)'
+            if 'test' in data.splits else '')
     rows = {
-        'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate; '
+        'Data': [f'{printable(data.directory)}: {split.records} pictures to train, {validated} to validate{kept}; '
                  f'{len(names)} classes: {shown}'],
         'Network': [f'{recipe.model}, width {recipe.width:g}, {recipe.image_size} px (--model --width --image_size)'
                     + (f', up to {recipe.feature_layers} (--feature_layers)' if recipe.feature_layers else '')],
@@ -109,9 +111,13 @@ def conclude(run: Run, data) -> None:
     say(f'{printable(run.directory)} holds the last checkpoint (step {run.steps()[-1]})'
         + (f', the best (step {best})' if best is not None else '') + ', metrics.csv and TensorBoard events.')
     checkpoint_dir = f'--checkpoint_dir={run.directory}'
+    evaluation = 'finetune', 'eval', checkpoint_dir, f'--data_dir={data.directory}', '--run_once'
     if 'validation' in data.splits:
-        say_next('finetune', 'eval', checkpoint_dir, f'--data_dir={data.directory}', '--run_once')
+        say_next(*evaluation)
+        return
+    say('Nothing measured it: the records have no validation pictures (finetune build --validation_percent or '
+        '--validation_directory).')
+    if 'test' in data.splits:
+        say_next(*evaluation, '--subset=test')
     else:
-        say('Nothing measured it: the records have no validation pictures (finetune build --validation_percent or '
-            '--validation_directory).')
         say_next('finetune', 'predict', checkpoint_dir, 'photo.jpg', 'folder/')
