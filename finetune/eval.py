@@ -15,7 +15,7 @@ import numpy as np
 from finetune.console import command, files, machine
 from finetune.console.errors import Error, RequirementMissed, UsageError
 from finetune.console.lazy import tf
-from finetune.console.terminal import Progress, duration, printable, say, say_next
+from finetune.console.terminal import Progress, duration, printable, say, say_next, warn
 from finetune.evaluation import inference, metrics, results
 from finetune.evaluation.inference import Outputs
 from finetune.models import engines
@@ -31,7 +31,7 @@ FLAGS = command.Flags(
 FLAGS.group('what')
 FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
 FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`')
-FLAGS.string('subset', 'validation', 'split to evaluate on')
+FLAGS.string('subset', 'validation', 'split to evaluate on: validation, train, or test, which no training looks at')
 FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 FLAGS.integer('num_examples', None, 'only the first so many records (default: all)', least=1)
 FLAGS.string('checkpoint', None, 'best, last or a step, for --run_once (default: best; last if there is none)')
@@ -109,6 +109,9 @@ def evaluate_checkpoint(
     """Prints the results, writes the files, and returns what metrics.json holds."""
     directory = Path(flags.eval_dir or run.directory / 'eval' / flags.subset)
     files.prepare(directory, 'the results are written there', '--eval_dir')
+    if flags.subset == 'test' and run.records['fingerprint'] != data.fingerprint:
+        warn('the run was trained on other records than these: the figures are too good if any of these test pictures '
+             'were among them.')
     tell = say if flags.json else print
     tell(f'Successfully loaded model from {printable(loaded.path)} at step={loaded.step}.')
     tell(f'{datetime.now()}: starting evaluation on ({printable(flags.subset)}).')
@@ -122,8 +125,8 @@ def evaluate_checkpoint(
         scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
         logs.Summaries(directory).scalars(loaded.step, scalars)
     finally:  # They are written although nobody reads them, and shown although the disk is full.
-        print(json.dumps(found) if flags.json else results.as_text(scores, datetime.now(), found['best_of']),
-              flush=True)
+        print(json.dumps(found) if flags.json else
+              results.as_text(scores, datetime.now(), found['best_of'], 'test' in data.splits), flush=True)
     say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
         f'with {found["engine"]} (--engine)')
     say(f'Wrote {", ".join(map(printable, written))}')

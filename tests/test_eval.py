@@ -168,6 +168,38 @@ def test_the_interval_of_the_best_of_many_epochs_says_that_they_were_chosen_on_t
     assert CHOSEN in capsys.readouterr().out
 
 
+def test_the_choice_names_the_test_set_where_there_is_one_and_the_test_set_names_no_choice(
+    tmp_path, run, all_green, capsys,
+):
+    """Its number is the one without that optimism."""
+    data = toy_run.write_records(tmp_path / 'thirds', train=[0, 5, 4, 2], validation=[0, 5, 4, 2], test=[0, 5, 4, 2])
+    measured(run, data)
+    evaluate(run, data)
+    chosen, = (line for line in capsys.readouterr().out.splitlines() if line.startswith(CHOSEN))
+    assert '--subset=test' in chosen
+    evaluate(run, data, '--subset=test')
+    out = capsys.readouterr().out
+    assert 'starting evaluation on (test).' in out and 'was chosen' not in out and '--subset=test' not in out
+    assert (written(run, 'test')['best_of'], written(run, 'test')['subset_records']) == (1, 11)
+
+
+@pytest.mark.parametrize(('split', 'told'), [('test', True), ('validation', False)])
+def test_a_test_set_of_other_records_than_the_run_was_trained_on_is_told(tmp_path, run, all_green, capsys, split, told):
+    """A test set that is switched on after the training holds pictures that were trained on."""
+    data = toy_run.write_records(tmp_path / 'thirds', validation=[0, 5, 4, 2], test=[0, 5, 4, 2])
+    evaluate(run, data, f'--subset={split}')
+    assert ('trained on other records' in capsys.readouterr().err) == told
+    measured(run, data)
+    evaluate(run, data, f'--subset={split}')
+    assert 'trained on other records' not in capsys.readouterr().err
+
+
+def test_where_there_is_no_test_set_none_is_named(run, data, all_green, capsys):
+    measured(run, data)
+    evaluate(run, data)
+    assert CHOSEN in (out := capsys.readouterr().out) and '--subset' not in out
+
+
 @pytest.mark.parametrize('why', [
     'another split', 'other records', 'one epoch', 'the last', 'no validation', 'no table'])
 def test_an_interval_that_hides_no_choice_stands_alone(tmp_path, run, data, all_green, capsys, why):

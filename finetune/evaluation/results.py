@@ -31,12 +31,13 @@ class Example:
     encoded: bytes
 
 
-def as_text(scores: Scores, now: datetime, best_of: int = 1) -> str:
+def as_text(scores: Scores, now: datetime, best_of: int = 1, has_test: bool = False) -> str:
     """What a person reads: the original's line, how sure it is, every class, and what was taken for what.
 
-    `best_of`: how many checkpoints were measured on these records to choose this one.
+    `best_of`: how many checkpoints were measured on these records to choose this one. `has_test`: whether there are
+    records that chose nothing.
     """
-    figures = '\n'.join([headline(scores, now), *remarks(scores, best_of)])
+    figures = '\n'.join([headline(scores, now), *remarks(scores, best_of, has_test)])
     return '\n\n'.join([figures, class_table(scores), confusion_table(scores)])
 
 
@@ -46,12 +47,13 @@ def headline(scores: Scores, now: datetime) -> str:
             f'[{scores.records} examples]')
 
 
-def remarks(scores: Scores, best_of: int = 1) -> list[str]:
+def remarks(scores: Scores, best_of: int = 1, has_test: bool = False) -> list[str]:
     low, high = scores.interval
     lines = [f'precision @ 1 lies between {low:.4f} and {high:.4f} (95 % interval after Wilson)']
     if best_of > 1:
         lines.append(f'this epoch was chosen on these pictures, as the best of {best_of}; the interval knows nothing '
-                     'of that: expect a little less of others')
+                     'of that: expect a little less of others'
+                     + ' (--subset=test has the number without that optimism)' * has_test)
     if scores.recall_is_trivial:
         lines.append('recall @ 5 is trivial: there are no more than 5 classes to choose from')
     return lines
