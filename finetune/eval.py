@@ -1,7 +1,5 @@
 """`finetune eval`: one exact pass of a run over its records, and every number that follows from it."""
 
-import contextlib
-import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -10,16 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
-import numpy as np
-
 from finetune.console import command, files, machine
 from finetune.console.errors import Error, RequirementMissed, UsageError
 from finetune.console.lazy import tf
-from finetune.console.terminal import Progress, duration, printable, say, say_next, warn
-from finetune.evaluation import inference, metrics, results
+from finetune.console.terminal import duration, printable, say, say_next, warn
+from finetune.evaluation import answers, metrics, results
 from finetune.evaluation.inference import Outputs
 from finetune.models import engines
-from finetune.records import batches, dataset, examples
+from finetune.records import dataset, examples
 from finetune.records.dataset import Records
 from finetune.runs.run import Loaded, Run, check_checkpoint
 from finetune.training import logs, towers
@@ -65,8 +61,8 @@ def evaluate(flags: SimpleNamespace) -> None:
     if not flags.run_once:
         watch(flags, strategy)
     run = Run(flags.checkpoint_dir)
-    check_labels(run, data)
-    loaded = _load_named(run, flags, strategy)
+    answers.check_labels(run, data)
+    loaded = answers.load(run, flags.checkpoint or 'best', flags.averages, strategy)
     figures = evaluate_checkpoint(flags, run, loaded, data, strategy, required)['figures']
     say_next('finetune', 'predict', f'--checkpoint_dir={flags.checkpoint_dir}', 'photo.jpg', 'folder/')
     missed = [f'{requirement}, but it is {figures[requirement.name]:.4f}'
@@ -91,17 +87,6 @@ def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
 # One checkpoint -------------------------------------------------------------------------------------------
 
 
-def _load_named(run: Run, flags: SimpleNamespace, strategy) -> Loaded:
-    """The best, the last or the numbered checkpoint; where training replaces it meanwhile, its successor."""
-    while True:
-        present = run.steps(), run.best_step
-        try:
-            return run.load(flags.checkpoint or 'best', flags.averages, strategy)
-        except Error:
-            if (run.steps(), run.best_step) == present:
-                raise
-
-
 def evaluate_checkpoint(
     flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy,
     required: Sequence[metrics.Requirement] = (),
@@ -115,13 +100,17 @@ def evaluate_checkpoint(
     tell = say if flags.json else print
     tell(f'Successfully loaded model from {printable(loaded.path)} at step={loaded.step}.')
     tell(f'{datetime.now()}: starting evaluation on ({printable(flags.subset)}).')
+    identity = answers.identity(run, loaded.path, data, flags.subset, flags.averages)
     started = time.monotonic()
-    outputs = answer(flags, run, loaded, data, strategy)
+    outputs = answers.answer(
+        run, loaded, data, flags.subset, _engine(flags, run, strategy), strategy, flags.batch_size,
+        flags.num_preprocess_threads, flags.num_examples)
     seconds = time.monotonic() - started
     scores = metrics.score(outputs.labels, outputs.logits, run.labels)
     found = results.as_json(scores, required, _facts(flags, run, loaded, data, strategy, seconds))
     try:
-        written = results.write(directory, scores, _worst_examples(outputs, data, flags.subset), found)
+        written = [*answers.keep(directory, outputs, identity),
+                   *results.write(directory, scores, _worst_examples(outputs, data, flags.subset), found)]
         scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
         logs.Summaries(directory).scalars(loaded.step, scalars)
     finally:  # They are written although nobody reads them, and shown although the disk is full.
@@ -133,35 +122,13 @@ def evaluate_checkpoint(
     return found
 
 
-def answer(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy) -> Outputs:
-    """The network's outputs for every record once, or for the first --num_examples."""
-    total = data.split(flags.subset).records
-    count = min(total, flags.num_examples or total)
-    pictures = batches.for_evaluation(
-        data, flags.subset, run.recipe.image_size, run.recipe.crop_fraction, flags.batch_size,
-        flags.num_preprocess_threads)
-    pictures = pictures.take(-(-count // flags.batch_size))
-    logits_of = engines.frozen(loaded.model, _engine(flags, run, strategy), strategy.num_replicas_in_sync)
-    try:
-        with Progress('Evaluating', count, 'pictures') as progress:
-            outputs = inference.outputs(logits_of, pictures, strategy, progress.advance)
-        dataset.check_unchanged(data.directory, data.fingerprint)
-    except tf.errors.OpError:
-        dataset.check_unchanged(data.directory, data.fingerprint)
-        dataset.verify(data)  # If a shard is damaged, this names it.
-        raise
-    if len(outputs.labels) < count:
-        raise Error(f'{printable(data.directory)}: {flags.subset} has {len(outputs.labels)} of {count} records. '
-                    'Build the records again.')
-    broken = int(np.sum(~np.isfinite(outputs.logits).all(axis=1)))
-    if broken:
-        raise Error(f'{printable(loaded.path)}: the outputs for {broken} of {count} pictures are not finite. '
-                    'Evaluate another checkpoint with --checkpoint=STEP.')
-    return Outputs(outputs.labels[:count], outputs.logits[:count], outputs.filenames[:count])
-
-
 def _engine(flags: SimpleNamespace, run: Run, strategy) -> str:
     return engines.choose(flags.engine, run.recipe.mixed_precision, strategy.num_replicas_in_sync)
+
+
+def _asks_for_the_best(flags: SimpleNamespace) -> bool:
+    """By its name, or by the number that stands in a report."""
+    return flags.run_once and flags.checkpoint != 'last'
 
 
 def _worst_examples(outputs: Outputs, data: Records, split: str) -> list[results.Example]:
@@ -193,38 +160,13 @@ def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, stra
         'data_fingerprint': data.fingerprint,
         'subset': flags.subset,
         'subset_records': data.split(flags.subset).records,
-        'best_of': _best_of(flags, run, loaded, data),
+        'best_of': answers.best_of(run, loaded.step, data, flags.subset) if _asks_for_the_best(flags) else 1,
         'batch_size': flags.batch_size,
         'engine': _engine(flags, run, strategy),
         'seconds': round(seconds, 3),
         'machine': machine.describe(),
         'versions': machine.versions(),
     }
-
-
-def _best_of(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records) -> int:
-    """How many checkpoints were measured on these very records to choose this one: 1 where there was no choice."""
-    was_asked_for = flags.run_once and flags.checkpoint != 'last'
-    same_pictures = flags.subset == 'validation' and run.records['fingerprint'] == data.fingerprint
-    if not (was_asked_for and same_pictures and loaded.step == run.best_step):
-        return 1
-    rows = []
-    with contextlib.suppress(Error):  # The table was changed: no reason to lose the answers to every record.
-        rows = logs.MetricsFile(run.directory / 'metrics.csv').rows()
-    return max(1, sum(bool(row['validation_precision_at_1']) for row in rows))
-
-
-def check_labels(run: Run, data: Records) -> None:
-    """The run and the records must number the same classes in the same way."""
-    if run.labels == data.labels:
-        return
-    places = itertools.zip_longest(run.labels, data.labels, fillvalue=None)
-    number, (ours, theirs) = next((i, pair) for i, pair in enumerate(places) if pair[0] != pair[1])
-    ours, theirs = (repr(printable(label)) if label else 'nothing' for label in (ours, theirs))
-    raise Error(
-        f'label {number} is {ours} in {printable(run.directory)} ({len(run.labels)} labels) and {theirs} in '
-        f'{printable(data.directory)} ({len(data.labels)} labels). Evaluate on records that were built with '
-        f'--labels_file={printable(run.directory / "labels.txt")}.')
 
 
 # Every new checkpoint -------------------------------------------------------------------------------------
@@ -245,7 +187,7 @@ def watch(flags: SimpleNamespace, strategy) -> NoReturn:
 
 def _evaluate_if_there(flags: SimpleNamespace, run: Run, step: int, strategy) -> None:
     data = dataset.open_records(flags.data_dir)  # Now: in the hours of watching they may have been built again.
-    check_labels(run, data)
+    answers.check_labels(run, data)
     try:
         loaded = run.load(step, flags.averages, strategy)
     except Error as error:

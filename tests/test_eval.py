@@ -23,12 +23,13 @@ from PIL import Image
 from finetune import eval
 from finetune.console.errors import OutputLost
 from finetune.console.lazy import tf
-from finetune.evaluation import drawings, inference, metrics, results
+from finetune.evaluation import answers, drawings, inference, metrics, results
 from finetune.models import engines
 from finetune.records import batches, dataset
+from finetune.runs.history import MetricsFile
 from finetune.runs.run import Run
 from finetune.runs.state import State, build_model
-from finetune.training import logs, towers
+from finetune.training import towers
 from tests import toy, toy_run
 
 
@@ -68,7 +69,7 @@ def all_green(monkeypatch):
     logits = np.zeros((11, 4), np.float32)
     logits[:, 2] = 1 + np.arange(11)
     filenames = [f'{toy_run.LABELS[label]}/{place}.jpg'.encode() for label, place in zip(labels, places, strict=True)]
-    monkeypatch.setattr(eval, 'answer', lambda *_: inference.Outputs(labels, logits, filenames))
+    monkeypatch.setattr(answers, 'answer', lambda *_: inference.Outputs(labels, logits, filenames))
 
 
 # Counting ---------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def measured(run, data, steps=3) -> None:
     """As if every one of the last steps had been validated on these records, and step 1999 had won."""
     run.keep_as_best(1999)
     run.change(run.recipe, run.records | {'fingerprint': data.fingerprint}, run.kernels)
-    table = logs.MetricsFile(run.directory / 'metrics.csv')
+    table = MetricsFile(run.directory / 'metrics.csv')
     table.append({'step': 1})  # Not validated.
     for step in range(2000 - steps, 2000):
         table.append({'step': step, 'validation_precision_at_1': '0.5'})
@@ -461,7 +462,7 @@ def test_a_directory_that_may_not_be_written_is_refused_before_the_pass(run, dat
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
-    monkeypatch.setattr(eval, 'answer', pytest.fail)
+    monkeypatch.setattr(answers, 'answer', pytest.fail)
     (run.directory / 'eval/validation').mkdir(parents=True)
     assert evaluate(run, data) == 1
     told = capsys.readouterr().err

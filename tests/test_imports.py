@@ -14,7 +14,7 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'records': ('pictures', 'console'),  # What is read from them is pictures; what is done with it, others know.
     'runs': ('records', 'pictures', 'models', 'console'),  # To open a run takes no training: eval, predict, export.
     'features': ('records', 'pictures', 'models', 'console'),  # Of a network and records; of no run, so that all share.
-    'evaluation': ('console',),  # Counts answers, whoever gave them.
+    'evaluation': ('runs', 'records', 'models', 'console'),  # A run's answers, and what they are worth.
     'building': ('records', 'pictures', 'console'),  # Needs no network, and so no TensorFlow.
     'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
 }

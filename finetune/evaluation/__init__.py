@@ -1,1 +1,1 @@
-"""What answers are worth: one exact pass, metrics, results as text, files and pictures."""
+"""What answers are worth: one exact pass, metrics, comparison, results as text, files and pictures."""

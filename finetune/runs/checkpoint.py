@@ -1,6 +1,7 @@
 """Checkpoint files, written and read by TensorFlow, in a directory of whatever name."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ def read(checkpoint, path: Path) -> None:
     """Restores every object of the checkpoint, or raises what TensorFlow says of the file."""
     with taken_literally(path.parent) as directory:
         checkpoint.read(str(directory / path.name)).assert_existing_objects_matched().expect_partial()
+
+
+def fingerprint(path: Path) -> str:
+    """Other values, another fingerprint: that of the index, which holds the checksum of every tensor."""
+    return hashlib.sha256(path.with_name(f'{path.name}.index').read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -223,7 +223,7 @@ class Run:
         model = build_model(self.recipe, len(self.labels), strategy)
         averaged = averages and self.recipe.moving_average_decay > 0
         state = State(model, averages=Averages(model, self.recipe.moving_average_decay) if averaged else None)
-        names = self._candidates(which)
+        names = self.candidates(which)
         for name in names:
             if self._read(state.weights(averages=averaged), name):
                 if averaged:
@@ -240,7 +240,8 @@ class Run:
         raise Error(f'no checkpoint file found in {printable(self.directory)} for --checkpoint={which}: it has steps '
                     f'{steps or "none"}. Train first, or name one of these.')
 
-    def _candidates(self, which: str | int) -> list[str]:
+    def candidates(self, which: str | int) -> list[str]:
+        """The names of the checkpoints that `load` tries, in its order."""
         last = [f'ckpt-{step}' for step in reversed(self.steps())]
         if which == 'last':
             return last

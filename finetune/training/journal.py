@@ -11,11 +11,12 @@ from finetune.console.lazy import tf
 from finetune.console.terminal import Progress, printable, say, warn
 from finetune.evaluation import inference, metrics
 from finetune.models import engines
+from finetune.runs.history import MetricsFile
 from finetune.runs.run import Run
 from finetune.runs.state import State
 from finetune.training import histograms
 from finetune.training.feeds import Feed
-from finetune.training.logs import MetricsFile, Summaries
+from finetune.training.logs import Summaries
 
 MUCH_WAITING = 0.5  # Share of the time.
 STEPS_TO_WARM_UP = 20
