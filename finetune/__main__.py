@@ -10,6 +10,7 @@ VERBS = {
     'build': 'pictures in class folders -> records',
     'train': 'records -> run: a fine-tuned classifier',
     'eval': 'run + records -> precision@1, recall@5, per class, the worst mistakes',
+    'compare': 'runs + records -> which is better, by how much, and how sure that is',
     'predict': 'run + pictures -> labels',
     'recipes': 'the named recipes that `finetune train --recipe=NAME` knows',
 }
