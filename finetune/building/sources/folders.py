@@ -164,17 +164,16 @@ def walk(
     """
     levels, read = [], set()  # No recursion: folders lie deeper in each other than calls may.
 
-    def enter(folder: bytes, above: tuple[bytes, ...]) -> Iterator[Found]:
+    def enter(folder: bytes, above: tuple[bytes, ...], real: bytes) -> Iterator[Found]:
         try:
             entries = _entries(folder)
         except OSError as error:
             yield Found(folder, 'unreadable', error.strerror)
             return
-        real = os.path.realpath(folder)
         read.add(real)
         levels.append((iter(entries), (*above, real)))
 
-    yield from enter(folder, above)
+    yield from enter(folder, above, os.path.realpath(folder))
     while levels:
         entries, above = levels[-1]
         if not (entry := next(entries, None)):
@@ -190,7 +189,9 @@ def walk(
         elif why := _why_not_followed(entry, above, follow_symlinks, read):
             yield Found(entry.path, *why)
         else:
-            yield from enter(entry.path, above)
+            # Only of a link it is asked: the system walks every path from its beginning.
+            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+            yield from enter(entry.path, above, real)
 
 
 class ClassFolders:
