@@ -31,7 +31,7 @@ FLAGS = command.Flags(
     'are not computed again. Writes nothing.')
 FLAGS.group('what')
 FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`')
-FLAGS.string('subset', 'validation', 'split to compare on')
+FLAGS.string('subset', 'validation', 'split to compare on: validation, train, or test, which no training looks at')
 FLAGS.string('checkpoint', 'best', 'best (last if there is none), last or a step: one for all runs, or one for each, '
              'say "best,1200"')
 FLAGS.group('results')
@@ -50,7 +50,7 @@ FLAGS.integer('num_preprocess_threads', None, 'threads that decode (default: cho
 class Entry:
     """One run with its answers."""
 
-    name: str
+    name: str  # As it is: `printable` where it is said.
     run: Run
     step: int
     checkpoint: str
@@ -105,10 +105,11 @@ def compare(flags: SimpleNamespace) -> None:
     else:
         print(as_text(entries, verdicts, remarks(entries, data, flags.subset)), flush=True)
     if not is_met:
+        first, second = (printable(entry.name) for entry in entries)
         raise RequirementMissed(
-            f'--require={NOT_WORSE} is not met: {entries[0].name} may be {_points(-candidate.interval[0], candidate)} '
-            f'points worse than {entries[1].name} by the lower end of the 95 % interval, and --margin={flags.margin:g} '
-            'allows less. More pictures make the interval narrower.')
+            f'--require={NOT_WORSE} is not met: {first} may be {_points(-candidate.interval[0], candidate)} points '
+            f'worse than {second} by the lower end of the 95 % interval, and --margin={flags.margin:g} allows less. '
+            'More pictures make the interval narrower.')
 
 
 def _check_usage(flags: SimpleNamespace) -> list[str]:
@@ -166,7 +167,7 @@ def _computed(
 ) -> tuple[Outputs, None, str]:
     loaded = answers.load(run, which, True, strategy)
     engine = engines.choose(flags.engine, run.recipe.mixed_precision, strategy.num_replicas_in_sync)
-    say(f'{name} answers {count(data.split(flags.subset).records, "picture")}, with {engine} (--engine)')
+    say(f'{printable(name)} answers {count(data.split(flags.subset).records, "picture")}, with {engine} (--engine)')
     outputs = answers.answer(
         run, loaded, data, flags.subset, engine, strategy, flags.batch_size, flags.num_preprocess_threads)
     return outputs, None, loaded.path
@@ -193,7 +194,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     names = [place.name for place in places]
     if len(set(names)) < len(set(places)):
         names = [str(run.directory) for run in runs]
-    return [printable(name) for name in names]
+    return names
 
 
 def _told_apart_by_step(entries: Sequence[Entry]) -> list[Entry]:
@@ -226,9 +227,9 @@ def as_text(entries: Sequence[Entry], verdicts: Sequence[Verdict], notes: Sequen
     """The runs in a table, a sentence for each pair, and what else is to be known of it."""
     lines = [_table(entries), '', *map(sentence, verdicts)]
     if len(entries) > 2:
-        lines.append(f'Each is compared with {verdicts[0].first.name}, which has the most right answers here. Of '
-                     f'{len(entries)} runs one may lead by luck: p is corrected for all pairs (Holm), the intervals '
-                     'are not.')
+        lines.append(f'Each is compared with {printable(verdicts[0].first.name)}, which has the most right answers '
+                     f'here. Of {len(entries)} runs one may lead by luck: p is corrected for all pairs (Holm), the '
+                     'intervals are not.')
     return '\n'.join([*lines, *notes])
 
 
@@ -245,7 +246,7 @@ def _table(entries: Sequence[Entry]) -> str:
 
 def sentence(verdict: Verdict) -> str:
     """Which is better, by how much and how surely; or that it cannot be told, and what would tell."""
-    first, second, pair = verdict.first.name, verdict.second.name, verdict.pair
+    first, second, pair = printable(verdict.first.name), printable(verdict.second.name), verdict.pair
     if not pair.only_first and not pair.only_second:
         return f'{first} and {second} are right about the very same pictures.'
     low, high = (_points(end, pair) for end in pair.interval)
@@ -281,7 +282,8 @@ def _rounded_up(number: int) -> int:
 
 def remarks(entries: Sequence[Entry], data: Records, split: str) -> list[str]:
     """What makes the comparison unfair, or flatters."""
-    lines = [f'{entry.name}: {results.chosen(entry.best_of)}' for entry in entries if entry.best_of > 1]
+    lines = [f'{printable(entry.name)}: {results.chosen(entry.best_of, "test" in data.splits)}'
+             for entry in entries if entry.best_of > 1]
     trained_on = {entry.run.records['fingerprint'] for entry in entries}
     if split == 'train' and data.fingerprint in trained_on:
         lines.append('these are pictures that were trained on: they say little about others (--subset)')
@@ -299,14 +301,14 @@ def _as_json(flags, data, entries, verdicts, candidate: Pair | None, is_met: boo
         'subset': flags.subset,
         'records': len(entries[0].right),
         'runs': [{
-            'name': entry.name, 'run': text(entry.run.directory), 'checkpoint': text(entry.checkpoint),
+            'name': printable(entry.name), 'run': text(entry.run.directory), 'checkpoint': text(entry.checkpoint),
             'step': entry.step, 'model': entry.run.recipe.model, 'image_size': entry.run.recipe.image_size,
             'right': int(entry.right.sum()), 'precision@1': float(entry.right.mean()),
             'precision@1_interval_95': list(metrics.wilson(int(entry.right.sum()), len(entry.right))),
             'best_of': entry.best_of, 'kept': text(entry.kept) if entry.kept else None,
         } for entry in entries],
         'comparisons': [{
-            'first': verdict.first.name, 'second': verdict.second.name,
+            'first': printable(verdict.first.name), 'second': printable(verdict.second.name),
             'only_first': verdict.pair.only_first, 'only_second': verdict.pair.only_second,
             'difference': verdict.pair.difference, 'interval_95': list(verdict.pair.interval),
             'mcnemar_p': verdict.pair.p, 'corrected_p': verdict.p, 'told_apart': verdict.told_apart,

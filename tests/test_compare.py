@@ -117,12 +117,16 @@ def test_json_is_one_line_with_all_that_the_sentences_say(data, runs, right, cap
     assert row['difference'] == pytest.approx(0.25) and row['interval_95'] == pytest.approx([0.1108, 0.3882], abs=1e-4)
 
 
-def test_a_checkpoint_that_these_pictures_chose_is_told_of(data, runs, right, capsys):
-    run = runs['head']
+def measured(run, data) -> None:
+    """As if the last three steps had been validated on these records, and step 10 had won."""
     run.keep_as_best(10)
     run.change(run.recipe, run.records | {'fingerprint': data.fingerprint}, run.kernels)
     for step in (8, 9, 10):
         MetricsFile(run.directory / 'metrics.csv').append({'step': step, 'validation_precision_at_1': '0.5'})
+
+
+def test_a_checkpoint_that_these_pictures_chose_is_told_of(data, runs, right, capsys):
+    measured(runs['head'], data)
     right.update(head=[0], last_blocks=[1])
     both = directories(runs, 'head', 'last_blocks')
     out = told(data, *both, capsys=capsys)
@@ -143,6 +147,22 @@ def test_runs_of_one_name_are_called_by_their_paths(tmp_path, data, runs, right,
     right.update(head=[0])
     out = told(data, runs['head'].directory, tmp_path / 'other/head', capsys=capsys)
     assert f'{runs["head"].directory} and {tmp_path}/other/head are right about' in out
+
+
+def test_a_name_is_escaped_once_wherever_it_stands(tmp_path, data, runs, right, capsys):
+    odd = tmp_path / 'a\\b\n'
+    shutil.copytree(runs['all'].directory, odd)
+    right.update({'head': [0], odd.name: [1, 2]})
+    out = told(data, runs['head'].directory, odd, capsys=capsys)
+    assert out.count(r'a\\b\n') == 3 and r'\\\\' not in out and len(out.splitlines()) == 5  # In the table, and twice.
+
+
+def test_records_with_a_test_set_are_pointed_to(tmp_path, runs, right, capsys):
+    data = toy_run.write_records(tmp_path / 'three', validation=[0, 20, 20, 20], test=[0, 1, 1, 1])
+    measured(runs['head'], data)
+    right.update(head=[0], last_blocks=[1])
+    assert '--subset=test has the number without' in told(
+        data, *directories(runs, 'head', 'last_blocks'), capsys=capsys)
 
 
 # In scripts -----------------------------------------------------------------------------------------------

@@ -51,16 +51,17 @@ def remarks(scores: Scores, best_of: int = 1, has_test: bool = False) -> list[st
     low, high = scores.interval
     lines = [f'precision @ 1 lies between {low:.4f} and {high:.4f} (95 % interval after Wilson)']
     if best_of > 1:
-        lines.append(chosen(best_of) + ' (--subset=test has the number without that optimism)' * has_test)
+        lines.append(chosen(best_of, has_test))
     if scores.recall_is_trivial:
         lines.append('recall @ 5 is trivial: there are no more than 5 classes to choose from')
     return lines
 
 
-def chosen(best_of: int) -> str:
+def chosen(best_of: int, has_test: bool = False) -> str:
     """What is to be known of the best of several checkpoints, measured on the pictures that chose it."""
     return (f'this epoch was chosen on these pictures, as the best of {best_of}; the interval knows nothing of that: '
-            'expect a little less of others')
+            'expect a little less of others'
+            + (' (--subset=test has the number without that optimism)' if has_test else ''))
 
 
 def class_table(scores: Scores) -> str:
