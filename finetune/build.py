@@ -230,7 +230,9 @@ def _first(skips: Sequence[Skip]) -> str:
     """Names what was skipped on the screen, as no skipped.csv is left behind."""
     for skip in skips[:SKIPS_SHOWN]:
         say(f'  {printable(skip.path)}: {skip.reason}: {printable(skip.detail)}')
-    return f'The first {len(skips[:SKIPS_SHOWN])} of {len(skips)} stand above.' if skips else ''
+    if not skips:
+        return ''
+    return f'The first {SKIPS_SHOWN} of {len(skips)} stand above.' if skips[SKIPS_SHOWN:] else 'The list stands above.'
 
 
 def _remove(private: Path, split: dataset.Split) -> None:

@@ -594,6 +594,12 @@ def test_the_next_command_stands_ready_to_paste_and_is_the_one_to_begin_with(pic
             '--pretrained=imagenet --fine_tune --freeze_backbone\n') in capsys.readouterr().err
 
 
+def test_the_next_command_comes_last(pictures, output):
+    """In one log of both streams the counts stood below it, as if they were an answer to it."""
+    told, _ = start(pictures, output, stderr=subprocess.STDOUT).communicate()
+    assert told.index('found ') < told.index('Next:  finetune train')
+
+
 @pytest.mark.parametrize('cached', [False, True])
 def test_a_download_that_the_next_command_needs_is_told_with_the_way_around_it(
     pictures, tmp_path, output, cached, monkeypatch, capsys

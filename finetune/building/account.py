@@ -235,17 +235,17 @@ def _highest_used(notes: Iterable[str]) -> int:
 
 
 def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> None:
-    """The files made, the next command, and in the last line the counts."""
+    """The files made, the counts in the last line of the results, and the next command."""
     for split in splits:
         print(f'{split.name}: {count(split.records, "record")} in {count(len(split.shards), "shard")}')
     shards = [split.shards[0].name + (' …' if len(split.shards) > 1 else '') for split in splits]
     made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
-    print(f'made in {printable(output)}: {made}', flush=True)
+    print(f'made in {printable(output)}: {made}')
+    print(counts_line(told, printable(output / dataset.SKIPPED)), flush=True)
     say_next('finetune', 'train', f'--data_dir={output}', f'--train_dir=checkpoints/{output.resolve().name}',
              '--pretrained=imagenet', '--fine_tune', '--freeze_backbone')
     if not (_keras_directory() / 'models' / IMAGENET_WEIGHTS).is_file():
         say('      (downloads 9 MB of weights once; --pretrained=sample needs no network and answers less well)')
-    print(counts_line(told, printable(output / dataset.SKIPPED)))
 
 
 def _keras_directory() -> Path:

@@ -177,10 +177,12 @@ def _imagenet(recipe: Recipe) -> Source:
         raise
     except Exception as error:  # keras.utils.get_file raises plain Exceptions.
         url = re.search(r'https?://\S+\.h5', str(error))
+        reason = str(error).rsplit(' -- ', 1)[-1]  # Keras: 'URL fetch failure on URL: CODE -- REASON'.
         wanted = f'{url[0].rsplit("/", 1)[-1]} from {url[0]}' if url else f'the weights of {recipe.model}'
         raise Error(f'--pretrained=imagenet: the weights are not in ~/.keras/models and could not be downloaded '
-                    f'({printable(str(error))[:200]}). Fetch {wanted} on a machine with a network '
-                    'and give --pretrained=PATH.') from None
+                    f'({printable(reason)[:200]}). Fetch {wanted} on a machine with a network '
+                    'and give --pretrained=PATH, or begin with --pretrained=sample, which needs none and answers '
+                    'less well.') from None
     return Source('imagenet', weights.of_model(model))
 
 

@@ -235,7 +235,9 @@ def test_offline_the_error_names_the_file_and_the_way_out(data, tmp_path, monkey
     assert restart(data, tmp_path / 'run', '--model=mobilenet', '--width=0.25', '--image_size=128',
                    '--pretrained=imagenet', '--fine_tune') == 1
     err = capfd.readouterr().err
-    assert 'mobilenet_2_5_128_tf_no_top.h5' in err and '--pretrained=PATH' in err
+    assert '--pretrained=PATH' in err and '--pretrained=sample' in err
+    assert err.splitlines()[-1].count('http://127.0.0.1:9/weights/mobilenet_2_5_128_tf_no_top.h5') == 1
+    assert 'Connection refused' in err
 
 
 @needs_weights
