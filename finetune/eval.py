@@ -11,7 +11,7 @@ from typing import NoReturn
 from finetune.console import command, files, machine
 from finetune.console.errors import Error, RequirementMissed, UsageError
 from finetune.console.lazy import tf
-from finetune.console.terminal import duration, printable, say, say_next, warn
+from finetune.console.terminal import count, duration, printable, say, say_next, warn
 from finetune.evaluation import answers, metrics, results
 from finetune.evaluation.inference import Outputs
 from finetune.models import engines
@@ -116,7 +116,7 @@ def evaluate_checkpoint(
     finally:  # They are written although nobody reads them, and shown although the disk is full.
         print(json.dumps(found) if flags.json else
               results.as_text(scores, datetime.now(), found['best_of'], 'test' in data.splits), flush=True)
-    say(f'{scores.records} pictures in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
+    say(f'{count(scores.records, "picture")} in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
         f'with {found["engine"]} (--engine)')
     say(f'Wrote {", ".join(map(printable, written))}')
     return found

@@ -22,7 +22,7 @@ from finetune.building.sources import folders
 from finetune.console import command, machine
 from finetune.console.errors import Error, Reject, UsageError
 from finetune.console.lazy import tf
-from finetune.console.terminal import Progress, columns, duration, pad, printable, say
+from finetune.console.terminal import Progress, columns, count, duration, pad, printable, say
 from finetune.evaluation import metrics
 from finetune.evaluation.results import json_text
 from finetune.models import engines
@@ -99,7 +99,7 @@ def predict(flags: SimpleNamespace) -> int:
     if others:
         say(f'passed over, as their names claim no picture: {others}')
     seconds = time.monotonic() - started
-    say(f'{counts[True]} pictures in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
+    say(f'{count(counts[True], "picture")} in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
         + (f'; without answer: {counts[False]}, their lines say why' if counts[False] else ''))
     return 1 if counts[False] else 0
 

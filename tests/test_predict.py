@@ -223,6 +223,11 @@ def test_a_bad_file_is_a_line_with_its_reason_and_the_others_are_answered(run, p
     assert [line.get('error') for line in lines] == [None, 'truncated', None, 'not_an_image', None]
 
 
+def test_one_picture_is_counted_as_one(run, photos, capsys):
+    answer(run, photos / 'a.jpg')
+    assert '\n1 picture in ' in capsys.readouterr().err
+
+
 def test_the_table_and_the_csv_say_the_reason_too(run, photos, capsys):
     assert answer(run, photos) == 1
     out = capsys.readouterr()
