@@ -171,16 +171,16 @@ def solve_head(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamesp
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
     with signals.deferred() as stop, Progress('Training', 1, 'step') as progress:
         journal = Journal(run, state, feed, strategy, progress, flags.log_every_steps, flags.histograms)
-        kernel, bias, loss = regression.fit(
+        head = regression.fit(
             features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
         logits = state.model.get_layer('head').get_layer('logits')
-        logits.kernel.assign(kernel)
-        logits.bias.assign(bias)
+        logits.kernel.assign(head.kernel)
+        logits.bias.assign(head.bias)
         _switch_off_unused(run, state)
         if state.averages:
             state.averages.start()
         state.step.assign(1)
-        journal.measure(1, loss)
+        journal.measure(1, head.loss)
         journal.save_at_last(1)
         if stop.number:
             raise _stopped(run, 1, stop)

@@ -10,11 +10,13 @@ import ctypes
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from finetune.console.errors import Error
 from finetune.console.lazy import tf
+from finetune.models.classifier import NEVER
 
 ENOUGH = 100  # Held-out pictures to choose by; where a tenth has fewer, several are held out in turn.
 WEIGHT_DECAYS = tuple(10.0 ** (-half / 2) for half in range(13))  # 1 to 1e-6, the strongest first.
@@ -24,6 +26,7 @@ TOLERANCE = 1e-5  # Change of the loss, and
 SLOPE = 1e-5  # largest part of its gradient, at which a fit ends; smaller ones change no answer that we saw.
 MOST_BYTES = 2**32  # In float32: the features, which a fit holds once, and
 COPIES_BY_CLASS = 7  # targets, likelihoods, slopes: a number for every view and class each.
+FOLDS = 5  # Parts of the pictures, each answered by a head that was fitted to the others.
 PARTS = 32  # Tensors that hold the features, so that what is copied to make one is little.
 
 
@@ -35,21 +38,22 @@ class Trial:
     records: int
 
 
+class Head(NamedTuple):
+    kernel: np.ndarray  # [c, classes]; like the bias zero for classes without pictures.
+    bias: np.ndarray  # [classes]
+    loss: float
+    weight_decay: float
+
+
 def fit(
     features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
     label_smoothing: float = 0.0, tell: Callable[[Trial], None] = lambda trial: None,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """(kernel [c, classes], bias [classes], loss) of the best head for features [n, views, c] with labels [n].
+) -> Head:
+    """The best head for features [n, views, c] with labels [n].
 
-    Classes without pictures have zeros. `seed` decides which pictures are held out; `tell` hears of every weight decay
-    that was tried.
+    `seed` decides which pictures are held out; `tell` hears of every weight decay that was tried.
     """
-    occurring = np.unique(labels)
-    needed = 4 * (features.size + COPIES_BY_CLASS * features.shape[0] * features.shape[1] * len(occurring))
-    if needed > MOST_BYTES:
-        raise Error(f'to solve for the head of {len(features)} pictures at once takes {needed / 1e9:.0f} GB, too much. '
-                    'Train it step by step: add --epochs=10.')
-    problem = _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing)
+    problem, occurring = _posed(features, labels, label_smoothing)
     weight_decay, start = _choose(problem, seed, tell)
     weights, loss = problem.solve(weight_decay, start)
     kernel = np.zeros((features.shape[2], classes), np.float32)
@@ -57,7 +61,48 @@ def fit(
     kernel[:, occurring], bias[occurring] = problem.raw(weights)
     del problem
     _give_memory_back()
-    return kernel, bias, loss
+    return Head(kernel, bias, loss, weight_decay)
+
+
+def out_of_fold(
+    features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
+    weight_decay: float | None = None, folds: int = FOLDS, label_smoothing: float = 0.0,
+) -> np.ndarray:
+    """Logits [n, classes] for view 0 of every record, each of a head that was fitted without the record.
+
+    What they get right is what a head that was fitted to as many pictures gets right of others. One weight decay is
+    chosen for all folds, or given. Classes without pictures have `classifier.NEVER`.
+    """
+    problem, occurring = _posed(features, labels, label_smoothing)
+    weight_decay = weight_decay or _choose(problem, seed, lambda trial: None)[0]
+    fold = folds_of(labels, min(folds, len(labels)), seed)
+    logits = np.full((len(labels), classes), NEVER, np.float32)
+    for number in range(fold.max() + 1):
+        held_out = np.flatnonzero(fold == number)
+        kernel, bias = problem.raw(problem.solve(weight_decay, without=held_out)[0])
+        logits[np.ix_(held_out, occurring)] = features[held_out, 0].astype(np.float32) @ kernel + bias
+    del problem
+    _give_memory_back()
+    return logits
+
+
+def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each record, int [n]: folds of one size, with as even a share of each class as there can be."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
+    fold = np.empty(len(labels), int)
+    fold[by_class] = np.arange(len(labels)) % folds
+    return fold
+
+
+def _posed(features: np.ndarray, labels: np.ndarray, label_smoothing: float) -> tuple['_Problem', np.ndarray]:
+    """The problem, and the classes that it is about: those that have pictures."""
+    occurring = np.unique(labels)
+    needed = 4 * (features.size + COPIES_BY_CLASS * features.shape[0] * features.shape[1] * len(occurring))
+    if needed > MOST_BYTES:
+        raise Error(f'to solve for the head of {len(features)} pictures at once takes {needed / 1e9:.0f} GB, too much. '
+                    'Train it step by step: add --epochs=10.')
+    return _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing), occurring
 
 
 def _give_memory_back() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from finetune.console.errors import Error
 from finetune.features import regression
+from finetune.models.classifier import NEVER
 
 pytestmark = pytest.mark.kernels
 
@@ -20,8 +21,7 @@ def blobs(records: int, views: int = 1, classes: int = 3, channels: int = 8, spr
 
 
 def logits(head, features):
-    kernel, bias, _ = head
-    return features[:, 0] @ kernel + bias
+    return features[:, 0] @ head.kernel + head.bias
 
 
 def test_it_learns_from_features_of_any_scale():
@@ -34,7 +34,7 @@ def test_it_learns_from_features_of_any_scale():
 def test_features_that_hardly_vary_count_and_those_that_never_vary_do_not_harm():
     features, labels = blobs(600, spread=0.5)
     tiny = np.concatenate([1e-9 * features, np.full((600, 1, 2), 7.0), np.zeros((600, 1, 1))], axis=2)
-    kernel, bias, _ = regression.fit(tiny, labels, classes=4, seed=1)
+    kernel, bias, *_ = regression.fit(tiny, labels, classes=4, seed=1)
     answers = 1 + (tiny[:, 0] @ kernel + bias)[:, 1:].argmax(axis=1)
     assert np.isfinite(kernel).all() and np.mean(answers == labels) > 0.9
 
@@ -86,14 +86,14 @@ def test_views_of_a_held_out_picture_are_not_among_those_that_train():
 
 
 def test_a_class_without_pictures_gets_zeros():
-    kernel, bias, _ = regression.fit(*blobs(90), classes=6, seed=1)
+    kernel, bias, *_ = regression.fit(*blobs(90), classes=6, seed=1)
     for absent in (0, 4, 5):
         assert not kernel[:, absent].any() and bias[absent] == 0
 
 
 @pytest.mark.parametrize('records', [2, 5, 12])
 def test_a_handful_of_pictures_is_enough_to_start(records):
-    kernel, _, loss = regression.fit(*blobs(records, classes=2), classes=3, seed=1)
+    kernel, _, loss, _ = regression.fit(*blobs(records, classes=2), classes=3, seed=1)
     assert np.isfinite(kernel).all() and np.isfinite(loss)
 
 
@@ -108,7 +108,7 @@ def test_rounding_of_a_constant_feature_is_not_taken_for_information():
     features, labels = blobs(60)
     rounded = np.full((60, 1, 1), 1024.0)
     rounded[labels == 1] += 1.0  # Float16's last place there.
-    kernel, _, _ = regression.fit(np.concatenate([features, rounded], axis=2).astype(np.float16), labels, 4, seed=1)
+    kernel, *_ = regression.fit(np.concatenate([features, rounded], axis=2).astype(np.float16), labels, 4, seed=1)
     assert np.abs(kernel[-1]).max() < 1e-3
 
 
@@ -118,6 +118,50 @@ def test_what_many_classes_take_counts_in_what_is_too_much(monkeypatch):
     regression.fit(features, labels % 2, 101, seed=1)
     with pytest.raises(Error, match='too much'):
         regression.fit(features, labels, 101, seed=1)
+
+
+# Out of fold ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_record_is_answered_by_a_head_that_has_seen_it():
+    """Labels by chance: a head that knows them by heart is right always, one that was kept from them by chance."""
+    features, labels = blobs(200, channels=300)
+    labels = np.random.default_rng(3).permutation(labels)
+    answers = regression.out_of_fold(features, labels, 4, seed=1, weight_decay=1e-6).argmax(axis=1)
+    assert np.mean(answers == labels) < 0.5
+    by_heart = regression._Problem(features, labels - 1, 3, 0.0)
+    assert by_heart.measure(by_heart.solve(1e-6)[0], np.arange(200))[1] == 1.0
+
+
+def test_answers_out_of_fold_are_as_good_as_those_to_unseen_pictures():
+    features, labels = blobs(900, spread=1.5)
+    unseen, true = blobs(3000, spread=1.5, seed=7)
+    head = regression.fit(features, labels, 4, seed=1)
+    found = np.mean(regression.out_of_fold(features, labels, 4, seed=1).argmax(axis=1) == labels)
+    assert found == pytest.approx(np.mean(1 + logits(head, unseen)[:, 1:].argmax(axis=1) == true), abs=0.04)
+
+
+def test_answers_out_of_fold_are_logits_of_raw_features_and_never_a_class_without_pictures():
+    features, labels = blobs(90)
+    found = regression.out_of_fold(features, labels, 6, seed=1, weight_decay=0.01)
+    assert (found[:, [0, 4, 5]] == NEVER).all()
+    np.testing.assert_allclose(  # Five sixths more pictures change them little.
+        found[:, 1:4], logits(regression.fit(features, labels, 6, seed=1), features)[:, 1:4], atol=3)
+
+
+@pytest.mark.parametrize(('counts', 'folds'), [((50, 7, 3), 5), ((2, 1), 5), ((4, 9, 4), 10)])
+def test_every_fold_has_its_share_of_every_class(counts, folds):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    fold = regression.folds_of(labels, folds, seed=1)
+    sizes = np.stack([np.bincount(fold[labels == label], minlength=folds) for label in range(len(counts))])
+    assert (np.ptp(sizes, axis=1) <= 1).all() and np.ptp(sizes.sum(axis=0)) <= 1
+
+
+def test_a_class_of_one_picture_is_no_reason_to_fail():
+    features, labels = blobs(31)
+    labels[-1] = 4
+    found = regression.out_of_fold(features, labels, 5, seed=1)
+    assert np.isfinite(found).all() and found[-1].argmax() != 4
 
 
 @pytest.mark.slow
@@ -130,6 +174,7 @@ from pathlib import Path
 import numpy as np
 from finetune.console import machine
 from finetune.features import regression
+from finetune.models.classifier import NEVER
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 labels = 1 + np.arange(40_000) % 2
