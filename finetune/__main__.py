@@ -8,6 +8,7 @@ from finetune.console.errors import UsageError
 
 VERBS = {
     'build': 'pictures in class folders -> records',
+    'check': 'records -> findings: duplicates, label errors, odd pictures, shortcuts, what more would bring',
     'train': 'records -> run: a fine-tuned classifier',
     'eval': 'run + records -> precision@1, recall@5, per class, the worst mistakes',
     'compare': 'runs + records -> which is better, by how much, and how sure that is',

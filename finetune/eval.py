@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 from finetune.console import command, files, machine
-from finetune.console.errors import Error, RequirementMissed, UsageError
+from finetune.console.errors import Error, UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import count, duration, printable, say, say_next, warn
 from finetune.evaluation import answers, metrics, results
@@ -65,10 +65,7 @@ def evaluate(flags: SimpleNamespace) -> None:
     loaded = answers.load(run, flags.checkpoint or 'best', flags.averages, strategy)
     figures = evaluate_checkpoint(flags, run, loaded, data, strategy, required)['figures']
     say_next('finetune', 'predict', f'--checkpoint_dir={flags.checkpoint_dir}', 'photo.jpg', 'folder/')
-    missed = [f'{requirement}, but it is {figures[requirement.name]:.4f}'
-              for requirement in required if not requirement.holds(figures)]
-    if missed:
-        raise RequirementMissed(f'--require is not met: {"; ".join(missed)}.')
+    metrics.check(required, figures)
 
 
 def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:

@@ -7,13 +7,13 @@ depends on how a sort treats ties, and a network that says the same of every cla
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from finetune.console.errors import UsageError
+from finetune.console.errors import RequirementMissed, UsageError
 
 NORMAL_95 = 1.959963984540054  # 95 % of a normal distribution lies within so many standard deviations.
 
@@ -172,7 +172,9 @@ def worst_mistakes(labels: np.ndarray, logits: np.ndarray, most: int = 50) -> li
 
 
 COMPARISONS = {'>=': operator.ge, '<=': operator.le, '>': operator.gt, '<': operator.lt}
-REQUIRABLE = ('precision@1', 'recall@5', 'mean_recall', 'mean_f1', 'loss')
+OF_COUNTS = {**COMPARISONS, '=': operator.eq}  # What is measured is hardly ever equal to anything.
+# By the most that each can be.
+REQUIRABLE = {'precision@1': 1, 'recall@5': 1, 'mean_recall': 1, 'mean_f1': 1, 'loss': math.inf}
 
 
 @dataclass(frozen=True)
@@ -187,22 +189,43 @@ class Requirement:
         return f'{self.name}{self.comparison}{self.bound:g}'
 
     def holds(self, figures: Mapping[str, float]) -> bool:
-        return COMPARISONS[self.comparison](figures[self.name], self.bound)
+        return OF_COUNTS[self.comparison](figures[self.name], self.bound)
 
 
-def requirements(text: str) -> list[Requirement]:
-    """'precision@1>=0.9, loss<0.5' -> two requirements, or a UsageError that states the grammar."""
-    return [_requirement(part.strip()) for part in text.split(',')] if text.strip() else []
+def requirements(
+    text: str, most: Mapping[str, float] = REQUIRABLE, comparisons: Mapping[str, Callable] = COMPARISONS,
+    example: str = 'precision@1>=0.9',
+) -> list[Requirement]:
+    """'precision@1>=0.9, loss<0.5' -> two requirements, or a UsageError that states the grammar.
+
+    `most` names the figures there are, and the largest value that each can have.
+    """
+    return [_requirement(part.strip(), most, comparisons, example) for part in text.split(',')] if text.strip() else []
 
 
-def _requirement(part: str) -> Requirement:
-    match = re.fullmatch(r'([a-z0-9_@]+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)', part)
-    if not match or match[1] not in REQUIRABLE:
+def _requirement(
+    part: str, most: Mapping[str, float], comparisons: Mapping[str, Callable], example: str
+) -> Requirement:
+    match = re.fullmatch(r'([a-z0-9_@]+)\s*([<>=]+)\s*(\d*\.?\d+)', part)
+    if not match or match[1] not in most or match[2] not in comparisons:
+        others = ' '.join(comparison for comparison in comparisons if comparison != '>=')
         raise UsageError(
-            f'--require: {part!r} is not understood; expected NAME>=NUMBER (or > <= <), several joined by '
-            f'commas, where NAME is one of {", ".join(REQUIRABLE)}: --require="precision@1>=0.9"'
+            f'--require: {part!r} is not understood; expected NAME>=NUMBER (or {others}), several joined by '
+            f'commas, where NAME is one of {", ".join(most)}: --require="{example}"'
         )
     name, comparison, bound = match[1], match[2], float(match[3])
-    if name != 'loss' and bound > 1:
-        raise UsageError(f'--require: {part!r} cannot be; {name} lies between 0 and 1: for 90 % write 0.9')
+    if bound > most[name]:
+        raise UsageError(f'--require: {part!r} cannot be; {name} lies between 0 and {most[name]}: for 90 % write 0.9')
     return Requirement(name, comparison, bound)
+
+
+def check(required: Sequence[Requirement], figures: Mapping[str, float]) -> None:
+    """Raises RequirementMissed, which names every figure that was not reached and what it is."""
+    missed = [f'{requirement}, but it is {_shown(figures[requirement.name])}'
+              for requirement in required if not requirement.holds(figures)]
+    if missed:
+        raise RequirementMissed(f'--require is not met: {"; ".join(missed)}.')
+
+
+def _shown(figure: float) -> str:
+    return str(figure) if isinstance(figure, int) else f'{figure:.4f}'

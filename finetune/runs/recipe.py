@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.console.command import Flags
@@ -199,11 +200,13 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 CHANGEABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.metadata['changeable'])
 
 
-def add_flags(flags: Flags) -> None:
-    """One flag a field, in the groups and the order above."""
+def add_flags(flags: Flags, names: Sequence[str] = FIELDS) -> None:
+    """One flag a field, or for each of those named, in the groups and the order above."""
     kinds = {str: flags.string, int: flags.integer, float: flags.number, bool: flags.switch}
     types = typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
+        if field.name not in names:
+            continue
         flags.group(field.metadata['group'])
         if field.metadata['choices']:
             flags.choice(field.name, field.default, field.metadata['choices'], field.metadata['help'])

@@ -40,14 +40,10 @@ def of_features(
     parts: cuts.Parts, recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None
 ) -> Feed:
     """Computes what the frozen part makes of every picture, unless that was done before."""
-    def kept(split: str, views: int) -> store.Features:
-        wanted = store.Wanted(
-            data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
-            recipe.feature_dtype, engine)
-        return store.find_or_compute(wanted, directory, threads)
-
-    train = kept(recipe.subset, recipe.views)
-    validation = kept('validation', 1) if 'validation' in data.splits else None
+    train = kept(parts, recipe, data, recipe.subset, recipe.views, directory, engine, threads)
+    validation = None
+    if 'validation' in data.splits:
+        validation = kept(parts, recipe, data, 'validation', 1, directory, engine, threads)
     return Feed(
         parts.trained,
         data.split(recipe.subset).records,
@@ -56,3 +52,14 @@ def of_features(
         from_features=True,
         kept=train if parts.head_only else None,
     )
+
+
+def kept(
+    parts: cuts.Parts, recipe: Recipe, data: Records, split: str, views: int, directory: Path, engine: str,
+    threads: int | None,
+) -> store.Features:
+    """What the frozen part makes of the pictures of one split, for every run that is frozen so."""
+    wanted = store.Wanted(
+        data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
+        recipe.feature_dtype, engine)
+    return store.find_or_compute(wanted, directory, threads)

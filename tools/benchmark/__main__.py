@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.console import machine
-from tools.benchmark import classics, commands, networks, place
+from tools.benchmark import checking, classics, commands, networks, place
 
 BENCHMARKS = {each.__name__: each for each in (
     networks.input, networks.step, networks.blocks, networks.features, networks.eval, networks.head,
-    commands.build, commands.cold, commands.stock_keras, commands.scale, classics.classics)}
+    commands.build, commands.cold, commands.stock_keras, commands.scale, classics.classics, checking.check)}
 OF_CIFAR = ('classics',)
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
 

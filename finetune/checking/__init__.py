@@ -1,0 +1,1 @@
+"""Findings about data before any training: duplicates, label errors, odd pictures, shortcuts, what more would bring."""

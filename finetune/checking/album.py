@@ -1,0 +1,123 @@
+"""One look at every stored picture: its hashes, what the eye sees first, and what is no content: size, coding."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from finetune.checking import pdq
+from finetune.console.lazy import tf
+from finetune.console.terminal import Progress
+from finetune.records import examples
+from finetune.records.dataset import Records
+
+GLANCE = 256  # Pixels: the short side that a large JPEG is decoded to, at least; that takes an eighth of the time.
+SMALL = 256  # Pixels: the long side at which sharpness is judged, near what networks see.
+STANDARD_TABLE = 3689  # The sum of the luminance quantisation table that the JPEG standard proposes: quality 50.
+UNIFORM = 8  # Of 255: a row of pixels between whose darkest and lightest there is no more is a border.
+
+GLIMPSE = np.dtype([
+    ('digest', 'V16'), ('bits', 'u1', 32), ('mirrored', 'u1', 32), ('hash_quality', 'u1'),
+    ('height', 'i4'), ('width', 'i4'), ('bytes', 'i4'), ('is_png', '?'), ('jpeg_quality', 'f4'), ('borders', 'f4', 4),
+    ('dark_end', 'f4'), ('bright_end', 'f4'), ('contrast', 'f4'), ('colour', 'f4'), ('sharpness', 'f4'),
+])
+
+
+@dataclass(frozen=True)
+class Album:
+    """Every picture of some splits, in the order of the shards: that of kept features too."""
+
+    splits: tuple[str, ...]
+    class_names: tuple[str, ...]  # By label; 0 is the background.
+    split: np.ndarray  # int [n], a place in `splits`.
+    labels: np.ndarray  # int [n]
+    filenames: list[bytes]  # CLASS/NAME
+    glimpses: np.ndarray  # GLIMPSE [n]
+
+    def name(self, place: int) -> bytes:
+        """SPLIT/CLASS/NAME"""
+        return self.splits[self.split[place]].encode() + b'/' + self.filenames[place]
+
+
+def read(data: Records, splits: tuple[str, ...], threads: int | None = None) -> Album:
+    """Decodes each picture once, on all cores; of the pictures themselves no more than a few are held at a time."""
+    total = sum(data.split(name).records for name in splits)
+    split, labels, filenames, glimpses = [], [], [], []
+    with Progress('Looking at pictures', total, 'pictures') as progress:
+        for number, name in enumerate(splits):
+            stored = tf.data.TFRecordDataset(data.paths(name)).map(examples.parse)
+            seen = stored.map(_seen, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+            for example in seen.prefetch(64).as_numpy_iterator():
+                split.append(number)
+                labels.append(example['label'])
+                filenames.append(example['filename'])
+                glimpses.append(example['glimpse'])
+                progress.advance()
+    return Album(splits, data.labels, np.array(split, int), np.array(labels, int), filenames,
+                 np.frombuffer(b''.join(glimpses), GLIMPSE))
+
+
+def _seen(example: dict) -> dict:
+    seen = tf.numpy_function(lambda encoded: look(encoded).tobytes(), [example['encoded']], tf.string, stateful=False)
+    return {'label': example['label'], 'filename': example['filename'], 'glimpse': seen}
+
+
+def look(encoded: bytes) -> np.ndarray:
+    """The GLIMPSE of one stored picture."""
+    image = Image.open(io.BytesIO(encoded))
+    width, height = image.size
+    seen = np.zeros((), GLIMPSE)
+    seen['height'], seen['width'], seen['bytes'] = height, width, len(encoded)
+    seen['is_png'] = image.format == 'PNG'
+    seen['jpeg_quality'] = jpeg_quality(image)
+    image.draft('RGB', (GLANCE, GLANCE))
+    image = image.convert('RGB')
+    pixels = np.asarray(image)
+    seen['digest'] = hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=f'{height}x{width}'.encode()[:16]).digest()
+    gray = image.convert('L')
+    bits, mirrored, seen['hash_quality'] = pdq.hashes(gray)
+    seen['bits'], seen['mirrored'] = np.packbits(bits), np.packbits(mirrored)
+    seen['borders'] = _borders(np.asarray(gray))
+    gray.thumbnail((SMALL, SMALL), Image.Resampling.BOX)
+    seen['dark_end'], seen['bright_end'] = _ends(np.array(gray.histogram()))
+    light = np.asarray(gray, np.float32) / 255
+    seen['contrast'] = light.std()
+    seen['colour'] = pixels.reshape(-1, 3)[::16].std(axis=0).max() / 255
+    seen['sharpness'] = _sharpness(light)
+    return seen
+
+
+def jpeg_quality(image: Image.Image) -> float:
+    """The quality 1 to 100 that the quantisation tables of a JPEG were made for; 100 for what has none."""
+    table = getattr(image, 'quantization', {}).get(0)
+    if not table:
+        return 100.0
+    scale = 100 * sum(table) / STANDARD_TABLE
+    return min(100.0, max(1.0, (200 - scale) / 2 if scale <= 100 else 5000 / scale))
+
+
+def _borders(gray: np.ndarray) -> tuple[float, ...]:
+    """The share of the height (top, bottom) and of the width (left, right) that is one colour up to the edge."""
+    found = []
+    for axis in (1, 0):
+        shown = np.flatnonzero(gray.max(axis=axis) - gray.min(axis=axis) > UNIFORM)
+        lines = gray.shape[1 - axis]
+        found += [shown[0] / lines, (lines - 1 - shown[-1]) / lines] if len(shown) else [1.0, 1.0]
+    return tuple(found)
+
+
+def _ends(histogram: np.ndarray) -> np.ndarray:
+    """The light below which a twentieth of the pixels are, and all but a twentieth."""
+    below = np.cumsum(histogram) / histogram.sum()
+    return np.searchsorted(below, (0.05, 0.95)) / 255
+
+
+def _sharpness(light: np.ndarray) -> float:
+    """How much of the contrast lies between a pixel and its four neighbours."""
+    if min(light.shape) < 3:
+        return 1.0
+    inner = light[1:-1, 1:-1]
+    bend = 4 * inner - light[:-2, 1:-1] - light[2:, 1:-1] - light[1:-1, :-2] - light[1:-1, 2:]
+    return float(bend.std() / (light.std() + 1e-3))
