@@ -19,7 +19,7 @@ STANDARD_TABLE = 3689  # The sum of the luminance quantisation table that the JP
 UNIFORM = 8  # Of 255: a row of pixels between whose darkest and lightest there is no more is a border.
 
 GLIMPSE = np.dtype([
-    ('digest', 'V16'), ('bits', 'u1', 32), ('mirrored', 'u1', 32), ('hash_quality', 'u1'),
+    ('digest', 'V16'), ('bits', 'u1', 32), ('hash_quality', 'u1'),
     ('height', 'i4'), ('width', 'i4'), ('bytes', 'i4'), ('is_png', '?'), ('jpeg_quality', 'f4'), ('borders', 'f4', 4),
     ('dark_end', 'f4'), ('bright_end', 'f4'), ('contrast', 'f4'), ('colour', 'f4'), ('sharpness', 'f4'),
 ])
@@ -77,8 +77,8 @@ def look(encoded: bytes) -> np.ndarray:
     pixels = np.asarray(image)
     seen['digest'] = hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=f'{height}x{width}'.encode()[:16]).digest()
     gray = image.convert('L')
-    bits, mirrored, seen['hash_quality'] = pdq.hashes(gray)
-    seen['bits'], seen['mirrored'] = np.packbits(bits), np.packbits(mirrored)
+    bits, seen['hash_quality'] = pdq.hashed(gray)
+    seen['bits'] = np.packbits(bits)
     seen['borders'] = _borders(np.asarray(gray))
     gray.thumbnail((SMALL, SMALL), Image.Resampling.BOX)
     seen['dark_end'], seen['bright_end'] = _ends(np.array(gray.histogram()))

@@ -32,9 +32,10 @@ def nearest(count: int, k: int, likeness: Callable[[slice, slice], np.ndarray]) 
 def _keep_best(places: np.ndarray, found: np.ndarray, rows: slice, first_other: int, block: np.ndarray) -> None:
     """Of each row, the k best of what is kept and what the block offers; after a few blocks it offers little."""
     k, least = found.shape[1], found[rows].min(axis=1, keepdims=True)
-    if not np.isfinite(least).any() and k < block.shape[1]:  # The first block: everything is better than nothing.
-        least = np.partition(block, -k - 1, axis=1)[:, -k - 1, None]
-    row, column = np.nonzero(block > least)
+    better = block > least
+    if not np.isfinite(least).any() and k < block.shape[1]:  # The first block: all of it is better than nothing.
+        better = block >= np.partition(block, -k, axis=1)[:, -k, None]
+    row, column = np.nonzero(better)
     if not len(row):
         return
     touched, starts, counts = np.unique(row, return_index=True, return_counts=True)

@@ -8,8 +8,8 @@ from finetune.checking.album import Album
 from finetune.checking.findings import Finding
 
 DARK, BRIGHT = 0.16, 0.85  # Nearly all of a dark picture is below the one, nearly all of a bright one above the other.
-UNIFORM = 0.02  # Deviation of light and of each colour, of 1.
-BLURRED = 0.06  # Sharpness; flowers lie around 0.4, and blurred over 4 pixels at 0.02.
+UNIFORM = 0.008  # Deviation of light and of each colour, of 1.
+BLURRED = 0.09  # Sharpness; flowers lie around 0.85, and blurred over 4 pixels between 0.02 and 0.09.
 FAR = 4.0  # Robust deviations from the middle, which an odd picture lies away besides, so that a style is no oddity.
 EXTREME_SHAPE = 3.0  # The long side to the short one, and as many times the usual.
 TINY = 0.25  # Of the side that the network looks at, and of the usual picture.
@@ -53,12 +53,12 @@ def outliers(rows: np.ndarray, labels: np.ndarray, members: np.ndarray, asked: n
     mine = np.einsum('nc,nc->n', rows, sums[own])  # Of length 1: without the picture itself it is 1 less.
     lengths = np.sqrt(np.maximum(np.einsum('nc,nc->n', sums, sums)[own] - 2 * mine + 1, 1e-9))
     alike[np.arange(len(own)), own] = (mine - 1) / lengths
-    nearest = alike.max(axis=1)
+    angle = np.arccos(np.clip(alike.max(axis=1), -1, 1))  # Spread evenly about its middle, as a cosine is not.
     for number in np.flatnonzero(counts >= FEW):
         of_class = np.flatnonzero(own == number)
-        bound = _low(nearest[of_class])
-        for row in of_class[(nearest[of_class] < bound) & asked[of_class]].tolist():
-            how_far = 1 + 10 * float(bound - nearest[row])
+        bound = -_low(-angle[of_class])
+        for row in of_class[(angle[of_class] > bound) & asked[of_class]].tolist():
+            how_far = 1 + 10 * float(angle[row] - bound)
             yield Finding('outlier', _sure(how_far), 'unlike all others: does it belong here?', (int(members[row]),))
 
 

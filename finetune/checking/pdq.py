@@ -4,6 +4,8 @@ After Meta's public description ("The TMK+PDQF Video-Hashing Algorithm and the P
 luminance, a tent filter down to 64 x 64, the lowest 16 x 16 waves without the constant, each above their median or not.
 Pillow's tent is centred, where the description's lies up to half a pixel aside: so bits of halved pictures differ by 1
 where they differed by 20, and a mirror's are known without another look; but they are not those of other programs.
+A mirror turns every second wave across: their bits, which stand last here, become the opposite, but for a few of
+waves that are nearly absent.
 """
 
 import functools
@@ -13,18 +15,15 @@ from PIL import Image
 
 SIDE, WAVES, BITS = 64, 16, 256
 ENOUGH_QUALITY = 50  # Of 100, the description's own bound: below it a picture shows so little that the bits are noise.
-MIRRORED = np.where(np.arange(1, WAVES + 1) % 2, -1, 1)  # What a mirror does to the waves across.
+TURNED = BITS // 2  # So many bits, the last, are turned by a mirror.
 
 
-def hashes(gray: Image.Image) -> tuple[np.ndarray, np.ndarray, int]:
-    """(bits, bits of the mirrored picture, quality 0 to 100) of a picture of mode 'L'; bits are bool [256]."""
+def hashed(gray: Image.Image) -> tuple[np.ndarray, int]:
+    """(bits bool [256], quality 0 to 100) of a picture of mode 'L'."""
     small = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
     waves = _cosines() @ small @ _cosines().T
-    return _above_median(waves), _above_median(waves * MIRRORED), _quality(small)
-
-
-def _above_median(waves: np.ndarray) -> np.ndarray:
-    return (waves > np.median(waves)).ravel()
+    waves = np.concatenate([waves[:, 1::2], waves[:, ::2]], axis=1).T  # Across, the first wave is turned, the next not.
+    return (waves > np.median(waves)).ravel(), _quality(small)
 
 
 def _quality(small: np.ndarray) -> int:
