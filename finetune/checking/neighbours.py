@@ -55,7 +55,8 @@ def _keep_best(places: np.ndarray, found: np.ndarray, rows: slice, first_other: 
 def unit_rows(features: np.ndarray) -> np.ndarray:
     """float32 [n, c] of length 1 each; a row of zeros stays one."""
     rows = features.astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    lengths = np.sqrt(np.einsum('nc,nc->n', rows, rows))
+    rows /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
     return rows
 
 

@@ -49,10 +49,11 @@ def outliers(rows: np.ndarray, labels: np.ndarray, members: np.ndarray, asked: n
     occurring, own, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.zeros((len(occurring), rows.shape[1]), np.float32)
     np.add.at(sums, own, rows)
-    alike = rows @ (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)).T
-    mine = np.einsum('nc,nc->n', rows, sums[own])  # Of length 1: without the picture itself it is 1 less.
-    lengths = np.sqrt(np.maximum(np.einsum('nc,nc->n', sums, sums)[own] - 2 * mine + 1, 1e-9))
-    alike[np.arange(len(own)), own] = (mine - 1) / lengths
+    squares = np.einsum('kc,kc->k', sums, sums)
+    products = rows @ sums.T
+    alike = products / np.sqrt(np.maximum(squares, 1e-9))
+    mine = products[np.arange(len(own)), own]  # Rows have length 1: without the picture itself it is 1 less.
+    alike[np.arange(len(own)), own] = (mine - 1) / np.sqrt(np.maximum(squares[own] - 2 * mine + 1, 1e-9))
     angle = np.arccos(np.clip(alike.max(axis=1), -1, 1))  # Spread evenly about its middle, as a cosine is not.
     for number in np.flatnonzero(counts >= FEW):
         of_class = np.flatnonzero(own == number)
