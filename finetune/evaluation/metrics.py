@@ -32,10 +32,11 @@ def rank_of_label(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax over the classes, without overflow: float64 [n, classes]."""
-    return np.exp(logits.astype(np.float64) - _log_sum_exp(logits)[:, None])
+    return np.exp(logits.astype(np.float64) - log_sum_exp(logits)[:, None])
 
 
-def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """float64 [n], without overflow."""
     highest = logits.max(axis=1)
     return highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64))
 
@@ -144,7 +145,7 @@ def score(labels: np.ndarray, logits: np.ndarray, names: Sequence[str]) -> Score
     np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
     of_label = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     right_in_5 = int(np.sum(rank_of_label(labels, logits) < 5))
-    return Scores(tuple(names), confusion, right_in_5, loss=float(np.mean(_log_sum_exp(logits) - of_label)))
+    return Scores(tuple(names), confusion, right_in_5, loss=float(np.mean(log_sum_exp(logits) - of_label)))
 
 
 @dataclass(frozen=True)
