@@ -3,7 +3,7 @@
 set -eu
 
 run() {
-    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    if [ -t 1 ]; then printf '\n\033[1m$ %s\033[0m\n' "$*"; else printf '\n$ %s\n' "$*"; fi
     "$@"
 }
 
@@ -34,4 +34,5 @@ Now with your own photos, one folder a class (PHOTOS/daisy/*.jpg, PHOTOS/tulip/*
   finetune build --train_directory=PHOTOS --output_directory=data/photos
   finetune train --data_dir=data/photos --pretrained=imagenet --fine_tune --freeze_backbone
   finetune eval --checkpoint_dir=checkpoints/photos --data_dir=data/photos --run_once
+  finetune predict --checkpoint_dir=checkpoints/photos new.jpg folder/
 END

@@ -37,6 +37,7 @@ COSTLY_NOTES = {  # By what the gate notes when something of a picture is lost: 
                     'Save the frames of an animation as files if they matter'),
     'alpha_flattened': ('with transparent parts, which are white now', 'Put them on another ground if it matters'),
 }
+RECIPES = {'mnist_csv': ('--recipe=mnist_cnn',), 'cifar10': ('--recipe=densenet_bc_cifar10',)}  # To begin with.
 # What `train --pretrained=imagenet` has Keras download, once, for the network that it takes unless told otherwise.
 IMAGENET_WEIGHTS = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
 
@@ -242,9 +243,10 @@ def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> 
     made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
     print(f'made in {printable(output)}: {made}')
     print(counts_line(told, printable(output / dataset.SKIPPED)), flush=True)
+    recipe = RECIPES.get(told['stored_by']['source'])
     say_next('finetune', 'train', f'--data_dir={output}', f'--train_dir=checkpoints/{output.resolve().name}',
-             '--pretrained=imagenet', '--fine_tune', '--freeze_backbone')
-    if not (_keras_directory() / 'models' / IMAGENET_WEIGHTS).is_file():
+             *(recipe or ('--pretrained=imagenet', '--fine_tune', '--freeze_backbone')))
+    if not recipe and not (_keras_directory() / 'models' / IMAGENET_WEIGHTS).is_file():
         say('      (downloads 9 MB of weights once; --pretrained=sample needs no network and answers less well)')
 
 

@@ -148,7 +148,8 @@ class Progress:
         return f'{self.per_second:.1f} {self.unit}/s'
 
     def _left(self) -> str:
-        return duration((self.total - self.done) / self.per_second) if self.per_second else '?'
+        known = self.done - self._first > 1  # The first one also waits for what is compiled or started.
+        return duration((self.total - self.done) / self.per_second) if known else '?'
 
 
 def _live_bar():

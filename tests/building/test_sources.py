@@ -176,6 +176,13 @@ def test_the_same_batches_give_the_same_bytes_and_are_shuffled(tmp_path, batches
     assert labels != [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5]
 
 
+def test_the_next_command_is_a_training_from_scratch(tmp_path, batches, capsys):
+    """What learned from photos looks at 224 pixels: it is not what to begin with on 32."""
+    build_from('cifar10', batches, tmp_path / 'records')
+    told = capsys.readouterr().err
+    assert '--recipe=densenet_bc_cifar10' in told and 'imagenet' not in told
+
+
 def test_the_official_test_batch_may_stay_the_test_set(tmp_path, batches):
     build_from('cifar10', batches, tmp_path / 'out', f'--test_directory={batches}', '--validation_percent=0')
     assert {name: split.records for name, split in dataset.open_records(tmp_path / 'out').splits.items()} == {

@@ -17,3 +17,11 @@ def test_the_next_command_can_be_pasted(name, capsys):
 def test_a_command_with_a_name_that_cannot_be_shown_is_not_said(name, capsys):
     terminal.say_next('finetune', 'eval', f'--data_dir={name}')
     assert capsys.readouterr().err == ''
+
+
+def test_the_first_piece_of_work_which_waits_for_the_start_too_says_nothing_of_the_end(capsys):
+    with terminal.Progress('Training', 10_000, 'steps', interval_secs=0) as progress:
+        progress.advance()
+        assert capsys.readouterr().err.endswith('? left\n')
+        progress.advance()
+        assert '?' not in capsys.readouterr().err
