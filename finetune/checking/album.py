@@ -66,7 +66,7 @@ def _seen(example: dict) -> dict:
 
 def look(encoded: bytes) -> np.ndarray:
     """The GLIMPSE of one stored picture."""
-    image = Image.open(io.BytesIO(encoded))
+    image = Image.open(io.BytesIO(encoded), formats=['JPEG', 'PNG'])
     width, height = image.size
     seen = np.zeros((), GLIMPSE)
     seen['height'], seen['width'], seen['bytes'] = height, width, len(encoded)
