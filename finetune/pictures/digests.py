@@ -14,7 +14,7 @@ def of_jpeg(parsed: jpeg.Jpeg, converted: bool = False) -> bytes:
     profile = parsed.icc if converted else b''
     digest = hashlib.sha256(b'JPEG %d %d ' % (jpeg.orientation(parsed.exif), len(profile)))
     digest.update(profile)
-    digest.update(parsed.stripped)
+    digest.update(parsed.stripped.replace(jpeg.JFIF, b''))  # Some programs add that header, others leave it out.
     return digest.digest()
 
 

@@ -508,6 +508,16 @@ def test_a_jpeg_that_a_program_tagged_is_the_same_picture(original):
     assert {digest(data) for data in tagged} == {digest(original)}
 
 
+def test_a_jpeg_without_the_header_of_jfif_is_the_same_picture():
+    """As cameras write them, and programs that leave all out which is not needed to decode."""
+    header = b'\xff\xe0\0\x10JFIF\0'
+    original = jpeg()
+    assert original[2:].startswith(header)
+    bare = original[:2] + original[20:]
+    assert looks_like(gate.admit(bare), PLAIN, levels=8)
+    assert digest(bare) == digest(original)
+
+
 def test_another_density_camera_or_thumbnail_makes_no_other_picture():
     camera = Image.Exif()
     camera[0x0110] = 'A camera'
