@@ -1,4 +1,4 @@
-"""A build of tiny pictures in a process of its own, and what it leaves behind."""
+"""A build of tiny pictures, here or in a process of its own, and what it leaves behind."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from finetune import build
 from finetune.console.lazy import tf
 from finetune.records import dataset
 
@@ -46,3 +47,11 @@ def digests(output: Path) -> dict[str, str]:
 def beside(output: Path) -> list[str]:
     """What lies beside the records: nothing of a build may stay there."""
     return sorted(path.name for path in output.parent.iterdir() if path.name.startswith('.'))
+
+
+def run(directory: Path, output: Path, *more: str, code: int = 0) -> None:
+    """With one worker process."""
+    flags = [f'--train_directory={directory}', f'--output_directory={output}', *more]
+    if not any(flag.startswith('--num_threads') for flag in more):
+        flags.append('--num_threads=1')
+    assert build.main(flags) == code

@@ -1,0 +1,264 @@
+"""Which picture trains, validates or tests: decided by its content, class by class."""
+
+import io
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from finetune import build
+from finetune.building import conversion
+from finetune.records import dataset
+from tests import toy
+from tests.toy_build import beside, digests, manifest, read, run
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    return toy.class_folders(tmp_path / 'D' / 'train', {'cat': 7, 'dog': 5})
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / 'records' / 'toy'
+
+
+# ---- validation by content ----
+
+
+def names(output: Path, split: str) -> set[bytes]:
+    return {record['filename'] for record in read(output, split)}
+
+
+def test_a_picture_hardly_ever_changes_sides_when_others_come(tmp_path):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 40, 'dog': 40})
+    run(pictures, tmp_path / 'before')
+    toy.class_folders(pictures, {'cat': 40, 'emu': 30}, first=40)
+    run(pictures, tmp_path / 'after', '--seed=7')
+    before, after = (names(tmp_path / name, 'validation') for name in ('before', 'after'))
+    stayed = {name for name in names(tmp_path / 'before', 'train') | before if name.startswith(b'dog')}
+    assert before & stayed == after & stayed  # Nothing was added to this class.
+    assert len(before - after) <= 2  # Of 16.
+
+
+def test_every_class_gives_its_share_to_validation_and_keeps_the_rest(tmp_path, output):
+    """Each picture used to fall by itself: of 10 small classes some could not be learned and others not measured."""
+    pictures = toy.class_folders(tmp_path / 'D', {f'of{count}': count for count in (1, 2, 3, 12, 30)})
+    run(pictures, output)
+    per_class = {name: dict(zip(dataset.open_records(output).labels, split.per_class, strict=True))
+                 for name, split in dataset.open_records(output).splits.items()}
+    assert per_class == {
+        'train': {'background': 0, 'of1': 1, 'of2': 1, 'of3': 2, 'of12': 10, 'of30': 24},
+        'validation': {'background': 0, 'of1': 0, 'of2': 1, 'of3': 1, 'of12': 2, 'of30': 6}}
+
+
+def test_copies_and_bad_files_are_no_reason_to_lose_the_last_training_picture(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 9, 'dog': 1, 'emu': 2})
+    for number in range(1, 9):
+        (pictures / 'dog' / f'{number}.jpg').write_bytes((pictures / 'dog' / '0.jpg').read_bytes())
+        (pictures / 'emu' / f'bad{number}.jpg').write_bytes(b'bad')
+    run(pictures, output, '--validation_percent=99')
+    assert dataset.open_records(output).split('train').per_class == (0, 1, 9, 1)
+    assert dataset.open_records(output).split('validation').per_class == (0, 8, 0, 1)
+
+
+def test_a_picture_with_two_labels_trains_and_measures_nothing(tmp_path, output):
+    """One of them is wrong; and copies never fall on two sides, of whatever class."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 30, 'dog': 5})
+    for number in range(20):
+        (pictures / 'dog' / f'copy{number}.jpg').write_bytes((pictures / 'cat' / f'{number}.jpg').read_bytes())
+    run(pictures, output, '--fail_on_leak', '--validation_percent=60')
+    sides = [{record['encoded'] for record in read(output, split)} for split in ('train', 'validation')]
+    assert not sides[0] & sides[1]
+    found = manifest(output)['duplicates']
+    assert (found['copies'], found['in_two_classes'], found['in_two_splits']) == (20, 20, 0)
+    assert dataset.open_records(output).split('validation').per_class == (0, 6, 3)
+
+
+@pytest.mark.parametrize('file_bytes', [1, 5000])
+def test_records_that_wait_for_their_split_change_no_byte_and_leave_nothing(
+    pictures, tmp_path, file_bytes, monkeypatch
+):
+    run(pictures, tmp_path / 'a')
+    monkeypatch.setattr(conversion, 'SPOOL_FILE_BYTES', file_bytes)
+    run(pictures, tmp_path / 'b')
+    assert digests(tmp_path / 'a') == digests(tmp_path / 'b')
+    assert not beside(tmp_path / 'b') and not list((tmp_path / 'b').glob('spool*'))
+
+
+@pytest.mark.parametrize(('percent', 'code'), [(20, 1), (0, 0)])
+def test_room_is_asked_for_records_that_wait_for_their_split_too(pictures, output, percent, code, monkeypatch, capsys):
+    size = sum(path.stat().st_size for path in pictures.glob('*/*.jpg'))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=size + 1))
+    run(pictures, output, f'--validation_percent={percent}', code=code)
+    assert ('Make room' in capsys.readouterr().err) == bool(code)
+
+
+def tagged_jpeg(data: bytes, number: int) -> bytes:
+    comment = b'%d: taken at home' % number
+    return data[:2] + b'\xff\xfe' + (len(comment) + 2).to_bytes(2, 'big') + comment + data[2:] + b'a tail'
+
+
+def png_again(data: bytes, number: int) -> bytes:
+    return toy.encoded(Image.open(io.BytesIO(data)), 'PNG', compress_level=number % 9)
+
+
+@pytest.mark.parametrize('changed', [tagged_jpeg, png_again])
+def test_a_copy_whose_file_was_tagged_or_compressed_again_is_the_same_picture(tmp_path, output, changed, capsys):
+    """Photos tagged by a program, or exported with other metadata, were seen in training and measured as new."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 20, 'dog': 20})
+    suffix = 'png' if changed is png_again else 'jpg'
+    for number, path in enumerate(sorted(pictures.glob('*/*.jpg'))):
+        if changed is png_again:
+            path.with_suffix('.png').write_bytes(png_again(path.read_bytes(), 9))
+            path.unlink()
+        data = path.with_suffix(f'.{suffix}').read_bytes()
+        path.with_name(f'{path.stem}_again.{suffix}').write_bytes(changed(data, number))
+    first = (pictures / 'cat' / f'0.{suffix}').read_bytes()
+    (pictures / 'dog' / f'mine.{suffix}').write_bytes(changed(first, 3))
+    run(pictures, output, '--fail_on_leak', '--short_side=20')
+    sides = [{record['encoded'] for record in read(output, split)} for split in ('train', 'validation')]
+    assert sides[1] and not sides[0] & sides[1]
+    found = manifest(output)['duplicates']
+    assert (found['copies'], found['in_two_classes'], found['in_two_splits']) == (41, 1, 0)
+    assert 'one of the labels is wrong' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('changed', [tagged_jpeg, png_again])
+def test_a_tagged_copy_among_the_validation_pictures_is_a_leak(tmp_path, output, changed, capsys):
+    train = toy.class_folders(tmp_path / 'T', {'cat': 4, 'dog': 4})
+    validation = toy.class_folders(tmp_path / 'V', {'cat': 2, 'dog': 2}, first=50)
+    (train / 'cat' / 'a.png').write_bytes(png_again((train / 'cat' / '0.jpg').read_bytes(), 9))
+    original = (train / 'cat' / ('a.png' if changed is png_again else '0.jpg')).read_bytes()
+    (validation / 'cat' / 'copy.jpg').write_bytes(changed(original, 1))
+    run(train, output, f'--validation_directory={validation}', '--fail_on_leak', code=1)
+    assert '--fail_on_leak: 1 picture in train' in capsys.readouterr().err
+
+
+def test_records_tell_by_which_rule_their_pictures_were_split(pictures, output):
+    run(pictures, output)
+    assert manifest(output)['split_version'] == 2
+
+
+def test_the_share_is_what_was_asked_and_the_automatic_one_is_told(tmp_path, capsys):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 150, 'dog': 150}, size=(16, 16))
+    run(pictures, tmp_path / 'a', '--validation_percent=50')
+    assert dataset.open_records(tmp_path / 'a').split('validation').records == 150
+    assert 'automatically' not in capsys.readouterr().err
+    run(pictures, tmp_path / 'b')
+    assert '20 %' in (told := capsys.readouterr().err) and '--validation_percent' in told
+
+
+# ---- a test set ----
+
+
+def test_a_test_directory_becomes_a_third_split_with_the_same_numbers(pictures, output, tmp_path):
+    toy.class_folders(tmp_path / 'T', {'dog': 3}, first=50)
+    run(pictures, output, f'--test_directory={tmp_path}/T', '--test_shards=3')
+    opened = dataset.open_records(output)
+    assert list(opened.splits) == ['train', 'validation', 'test'] and len(opened.split('test').shards) == 3
+    assert names(output, 'test') == {b'dog/50.jpg', b'dog/51.jpg', b'dog/52.jpg'}
+    assert {record['label'] for record in read(output, 'test')} == {2}
+    assert (opened.split('train').records, opened.split('validation').records) == (10, 2)
+    told = manifest(output)
+    assert told['sources'] == {'train and validation': f'{pictures}', 'test': f'{tmp_path}/T'}
+    assert told['validation_percent'] == 20 and 'test_percent' not in told
+
+
+def test_a_test_set_by_content_takes_no_picture_from_validation(tmp_path, capsys):
+    """What was measured before it was switched on can be compared with what is measured after."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 40, 'dog': 20, 'emu': 3})
+    for name, flags in {'a': [], 'b': ['--test_percent=15'], 'c': ['--test_percent=30', '--seed=8']}.items():
+        run(pictures, tmp_path / name, *flags)
+    splits = {name: {split: names(tmp_path / name, split) for split in dataset.open_records(tmp_path / name).splits}
+              for name in 'abc'}
+    assert splits['a']['validation'] == splits['b']['validation'] == splits['c']['validation']
+    assert splits['b']['test'] < splits['c']['test'] < splits['a']['train']
+    assert dataset.open_records(tmp_path / 'b').split('test').per_class == (0, 6, 3, 1)
+    assert '15 % of them, by content, are kept for test' in capsys.readouterr().err
+    assert (manifest(tmp_path / 'b')['test_percent'], manifest(tmp_path / 'b')['validation_percent']) == (15, 20)
+
+
+@pytest.mark.parametrize(('flags', 'expected'), [
+    (['--validation_percent=0', '--test_percent=20'], {'train': 10, 'test': 2}),
+    (['--validation_directory=V', '--test_percent=20'], {'train': 10, 'validation': 4, 'test': 2}),
+    (['--validation_directory=V', '--test_directory=T'], {'train': 12, 'validation': 4, 'test': 2}),
+    (['--validation_percent=0', '--test_directory=T'], {'train': 12, 'test': 2})])
+def test_each_split_comes_from_its_directory_or_from_the_training_one(
+    pictures, tmp_path, flags, expected, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    toy.class_folders(tmp_path / 'V', {'cat': 2, 'dog': 2}, first=50)
+    toy.class_folders(tmp_path / 'T', {'cat': 1, 'dog': 1}, first=70)
+    run(pictures, tmp_path / 'records', *flags)
+    assert {name: split.records for name, split in dataset.open_records('records').splits.items()} == expected
+
+
+def test_copies_are_on_one_of_three_sides(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 20, 'dog': 20})
+    for number, path in enumerate(sorted(pictures.glob('*/*.jpg'))):
+        path.with_name(f'{path.stem}_again.jpg').write_bytes(tagged_jpeg(path.read_bytes(), number))
+    run(pictures, output, '--test_percent=25', '--fail_on_leak')
+    assert {name: split.records for name, split in dataset.open_records(output).splits.items()} == {
+        'train': 44, 'validation': 16, 'test': 20}
+    assert manifest(output)['duplicates']['in_two_splits'] == 0
+
+
+def test_records_are_not_written_among_the_test_pictures(pictures, tmp_path, capsys):
+    test = toy.class_folders(tmp_path / 'T', {'cat': 2}, first=50)
+    run(pictures, test / 'records', f'--test_directory={test}', code=2)
+    assert 'lie one in the other' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('other', ['validation', 'train'])
+def test_a_picture_of_the_test_set_in_any_other_split_is_a_leak(pictures, output, tmp_path, other, capsys):
+    toy.class_folders(tmp_path / 'V', {'cat': 2, 'dog': 2}, first=50)
+    toy.class_folders(tmp_path / 'T', {'cat': 2, 'dog': 2}, first=70)
+    source = tmp_path / 'V' / 'cat' / '50.jpg' if other == 'validation' else pictures / 'cat' / '0.jpg'
+    (tmp_path / 'T' / 'cat' / 'copy.jpg').write_bytes(source.read_bytes())
+    flags = [f'--validation_directory={tmp_path}/V', f'--test_directory={tmp_path}/T']
+    run(pictures, output, *flags)
+    told = capsys.readouterr().err
+    assert 'found in two of train, validation and test, so that' in told
+    assert f'{"validation/cat/50" if other == "validation" else "train/cat/0"}.jpg = test/cat/copy.jpg' in told
+    run(pictures, output, *flags, '--fail_on_leak', code=1)
+    assert '--fail_on_leak: 1 picture in two of train, validation and test;' in capsys.readouterr().err
+
+
+def test_a_class_too_small_to_be_tested_is_told_with_how_many_pictures_it_takes(pictures, output, tmp_path, capsys):
+    toy.class_folders(pictures, {'emu': 2, 'fox': 1}, first=50)
+    run(pictures, output, '--test_percent=10')
+    told = capsys.readouterr().err
+    assert 'validation has no picture of fox, which is not measured' in told and 'of 2 different pictures' in told
+    assert 'test has no picture of emu, fox, which is not measured' in told and 'of 3 different pictures' in told
+
+
+def test_a_test_directory_without_a_class_is_told_by_its_name(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'T', {'dog': 3}, first=50)
+    run(pictures, output, f'--test_directory={tmp_path}/T')
+    assert f'test has no picture of cat, which is not measured; add some to {tmp_path}/T' in capsys.readouterr().err
+
+
+def test_a_test_set_that_no_picture_fell_to_is_told_with_the_flags_that_give_it_some(tmp_path, output, capsys):
+    run(toy.class_folders(tmp_path / 'D', {'cat': 2, 'dog': 2}), output, '--test_percent=10')
+    told = capsys.readouterr().err
+    assert 'no picture fell to test' in told and '3 different pictures' in told and '--test_directory' in told
+    assert list(dataset.open_records(output).splits) == ['train', 'validation']
+
+
+def test_a_class_of_the_test_set_alone_is_an_error_that_names_it(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'T', {'emu': 1})
+    run(pictures, output, f'--test_directory={tmp_path}/T', code=1)
+    assert f'{tmp_path}/T: class emu has no folder in {pictures}' in capsys.readouterr().err
+
+
+def test_a_set_in_three_parts_is_answered_with_the_three_flags_that_build_it(tmp_path, output, capsys):
+    toy.class_folders(tmp_path / 'D', {f'{part}/{name}': 2 for part in ('test', 'train', 'val') for name in 'ab'})
+    run(tmp_path / 'D', output, code=1)
+    flags = ' '.join(f'--{name}_directory={tmp_path}/D/{folder}'
+                     for name, folder in (('train', 'train'), ('validation', 'val'), ('test', 'test')))
+    assert f'Did you mean {flags}?' in capsys.readouterr().err
+    assert build.main([*flags.split(), f'--output_directory={output}', '--num_threads=1']) == 0
+    assert list(dataset.open_records(output).splits) == ['train', 'validation', 'test']
