@@ -19,11 +19,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.console import machine
-from tools.benchmark import checking, classics, commands, networks, place
+from tools.benchmark import checking, classics, commands, kernels, networks, place
 
 BENCHMARKS = {each.__name__: each for each in (
     networks.input, networks.step, networks.blocks, networks.features, networks.eval, networks.head,
-    commands.build, commands.cold, commands.stock_keras, commands.scale, classics.classics, checking.check)}
+    commands.build, commands.cold, commands.stock_keras, commands.scale, classics.classics, checking.check,
+    kernels.kernels)}
 OF_CIFAR = ('classics',)
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
 

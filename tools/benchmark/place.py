@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from finetune.records import dataset
@@ -53,7 +55,8 @@ def _listed(folder: Path | None) -> str:
     return hashlib.sha256(listing.encode(errors='surrogateescape')).hexdigest()[:8]
 
 
-def printed_by(module: str, *arguments: str) -> str:
-    """What `python -m module` prints; its remarks go where ours go."""
+def printed_by(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """What `python -m module` prints, with `environment` beside ours; its remarks go where ours go."""
     command = [sys.executable, '-m', module, *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    variables = {**os.environ, **(environment or {})}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=variables).stdout
