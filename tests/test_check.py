@@ -82,6 +82,7 @@ def test_a_count_that_is_not_kept_to_ends_with_3_after_everything_was_written(da
     assert content['requirements'] == {'contradictions<=1': True, 'leaks=0': False} and rows_of(data)
 
 
+@pytest.mark.slow
 def test_the_head_finds_the_features_that_the_check_computed(data, backbone, capsys):
     assert run_check(data, backbone) == 0
     flags = f'--data_dir={data}', f'--train_dir={data.parent / "run"}', f'--pretrained={backbone}'

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from finetune.checking import album, shortcuts
 
@@ -34,6 +35,7 @@ def test_a_class_saved_at_another_quality_is_found_and_named():
     assert shortcut.telling[0] == 'format and quality' and 'format and quality' in finding.suggestion
 
 
+@pytest.mark.slow
 def test_a_shape_that_only_two_properties_tell_together_is_found():
     """Upright against lying: neither height nor width alone says it."""
     def turn(drawn, labels, random):
@@ -52,6 +54,7 @@ def test_a_handful_of_pictures_says_nothing():
     assert shortcuts.find(np.zeros(6, album.GLIMPSE), np.array([1, 2] * 3), 0.9, seed=1) is None
 
 
+@pytest.mark.slow
 def test_luck_with_a_few_pictures_is_no_shortcut():
     random = np.random.default_rng(0)
     for seed in range(10):

@@ -34,6 +34,7 @@ def test_a_number_is_published_there_too(not_linux):
     assert machine.describe()['cores'] == os.cpu_count()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('asked', 'kernels'), [(None, 'oneDNN'), ('0', 'Eigen'), ('1', 'oneDNN')])
 @pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='elsewhere TensorFlow chooses')
 def test_onednn_computes_on_every_x86_processor_unless_the_user_has_chosen(asked, kernels):

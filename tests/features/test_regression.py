@@ -65,6 +65,7 @@ def test_the_same_seed_gives_the_same_head_and_another_seed_nearly_the_same():
     assert np.mean(answers[0] == answers[1]) > 0.95
 
 
+@pytest.mark.slow
 def test_noise_asks_for_more_weight_decay_than_clear_features():
     chosen = []
     for spread in (0.3, 4.0):
@@ -74,6 +75,7 @@ def test_noise_asks_for_more_weight_decay_than_clear_features():
     assert chosen[0] < chosen[1]
 
 
+@pytest.mark.slow
 def test_views_of_a_held_out_picture_are_not_among_those_that_train():
     """Else every view has a twin to remember, and the weakest weight decay looks best."""
     features, labels = blobs(100, views=1, channels=64)
@@ -97,6 +99,7 @@ def test_a_handful_of_pictures_is_enough_to_start(records):
     assert np.isfinite(kernel).all() and np.isfinite(loss)
 
 
+@pytest.mark.slow
 def test_smoothed_labels_keep_the_logits_apart_by_less():
     features, labels = blobs(300, spread=0.3)
     plain, smoothed = (regression.fit(features, labels, 4, 1, label_smoothing=s) for s in (0.0, 0.3))

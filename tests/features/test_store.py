@@ -113,6 +113,7 @@ def test_where_nothing_with_weights_trains_in_the_backbone_the_head_alone_does(m
     assert cuts.parts(model).head_only
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_nothing_is_frozen(data, directory, tmp_path):
     assert train_toy(data.directory, tmp_path / 'run', '--max_steps=1') == 0
     assert not directory.exists()
@@ -396,6 +397,7 @@ def test_a_second_run_uses_what_the_first_computed(data, directory, tmp_path, mo
     assert len(whole_files(directory)) == 2
 
 
+@pytest.mark.slow
 def test_the_network_that_is_saved_is_whole_and_as_good_as_was_measured(data, directory, tmp_path):
     train_toy(data.directory, tmp_path / 'run', '--max_steps=4', *LAST_BLOCK)
     loaded = Run(tmp_path / 'run').load('last')

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def _records_of(path: Path) -> list[int]:
     return numbers
 
 
+@pytest.mark.slow
 @MANY
 @given(st.lists(st.integers(), max_size=90))
 def test_work_in_this_process_comes_back_in_order_and_once(jobs):

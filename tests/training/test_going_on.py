@@ -54,6 +54,7 @@ def test_going_on_with_other_kernels_is_allowed_said_and_remembered(data, tmp_pa
     assert 'trained with' not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_of_old_which_does_not_know_its_kernels_goes_on(data, tmp_path, capfd):
     assert train_toy(data, tmp_path / 'run', '--max_steps=1') == 0
     facts = json.loads((tmp_path / 'run/recipe.json').read_text())
@@ -133,6 +134,7 @@ def test_a_training_whose_log_fills_the_disk_goes_on_to_its_end(
     assert capfd.readouterr().err.endswith('standard output could not be written: No space left on device.\n')
 
 
+@pytest.mark.slow
 def test_a_file_system_without_locks_and_syncs_is_trained_on(data, tmp_path, monkeypatch, capfd):
     def refused(*_):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -186,6 +188,7 @@ def test_old_checkpoints_go_and_the_best_one_stays(data, tmp_path, monkeypatch):
     assert run.load().step == run.best_step
 
 
+@pytest.mark.slow
 def test_checkpoints_of_every_other_epoch_stay_for_good_when_asked(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--epochs=10', '--keep_every_epochs=2')
     run = Run(tmp_path / 'run')
@@ -227,6 +230,7 @@ def test_the_best_is_the_best_of_what_could_be_saved(data, tmp_path, monkeypatch
     assert '(best: 0.8000 at step 12)' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path):
     assert train_toy(data, tmp_path / 'run', '--epochs=50', '--patience=2', '--initial_learning_rate=0') == 0
     assert Run(tmp_path / 'run').steps()[-1] == 9  # Three epochs: the first is the best, two are not better.
@@ -279,6 +283,7 @@ def test_a_training_does_not_begin_among_the_checkpoints_of_another(data, tmp_pa
     assert f'{kind}-3' in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_training_ends_when_its_records_are_built_again(data, tmp_path, monkeypatch, capfd):
     """It would go on with other pictures under the numbers of the old classes."""
     measure, new = journal.Journal.measure, toy_records.write(tmp_path / 'new', seed=7)
@@ -294,6 +299,7 @@ def test_a_training_ends_when_its_records_are_built_again(data, tmp_path, monkey
     assert Run(tmp_path / 'run').steps() == [3]
 
 
+@pytest.mark.slow
 def test_what_a_killed_copy_left_is_removed(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--max_steps=3')
     (tmp_path / 'run/.best-3.data.77.tmp').write_bytes(b'half')

@@ -34,6 +34,7 @@ def events(directory) -> dict[tuple[str, int], tuple[str, np.ndarray]]:
     return found
 
 
+@pytest.mark.slow
 def test_each_epoch_shows_how_weights_are_spread_and_what_share_of_each_relu_is_zero(data, tmp_path):
     train_toy(data, tmp_path / 'run', '--histograms')
     found, model = events(tmp_path / 'run'), Run(tmp_path / 'run').load('last').model

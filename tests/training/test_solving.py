@@ -40,6 +40,7 @@ def test_the_head_that_is_solved_for_knows_the_pictures(data, tmp_path, capfd, f
     assert (found.logits[:, 0] <= classifier.NEVER).all()  # No training picture is background.
 
 
+@pytest.mark.slow
 def test_the_head_is_solved_for_on_all_views_with_the_seed_and_the_smoothing_that_were_asked_for(
         data, tmp_path, monkeypatch):
     fit, asked = train.regression.fit, []
@@ -64,6 +65,7 @@ def test_a_head_that_is_solved_for_needs_no_second_time(data, tmp_path, capfd):
     assert 'solved at once' in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_solved_head_does_not_pretend_to_know_other_records(data, tmp_path, capfd):
     solve_toy(data, tmp_path / 'run')
     before = (tmp_path / 'run/recipe.json').read_bytes()
@@ -101,6 +103,7 @@ def test_an_interrupted_solution_leaves_nothing_that_looks_like_one(data, tmp_pa
     assert solve_toy(data, tmp_path / 'run') == 0
 
 
+@pytest.mark.slow
 def test_towers_that_no_batch_divides_do_not_stop_a_head_that_needs_no_batches(data, tmp_path, monkeypatch):
     """All GPUs are towers by default; three of them do not divide the 32 that --batch_size would be."""
     def refuse(*_):
