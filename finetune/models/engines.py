@@ -43,8 +43,8 @@ def frozen(model, engine: str, towers: int = 1) -> Callable:
 def _gains_by_constants(model) -> bool:
     """Whether TensorFlow is clearly faster once batch norms are folded into the convolutions before them.
 
-    Behind a cheap depthwise convolution a batch norm takes a good part of the time: MobileNetV2 gains a quarter on a
-    CPU. Behind others it does not: ResNet-50 and Inception-v3 gain less than the folding takes.
+    Behind a cheap depthwise convolution a batch norm takes a good part of the time: MobileNetV2 gains a quarter to a
+    third on a CPU. Behind others it does not: ResNet-50 and Inception-v3 gain less than the folding takes.
     """
     on_a_cpu = not tf.config.list_physical_devices('GPU')
     return on_a_cpu and any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in _layers(model))
