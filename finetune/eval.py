@@ -1,5 +1,6 @@
 """`finetune eval`: one exact pass of a run over its records, and every number that follows from it."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -8,15 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
+import numpy as np
+
 from finetune.console import command, files, machine
 from finetune.console.errors import Error, UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import count, duration, printable, say, say_next, warn
-from finetune.evaluation import answers, metrics, results
+from finetune.evaluation import answers, calibration, metrics, results, unknown
 from finetune.evaluation.inference import Outputs
 from finetune.models import engines
 from finetune.records import dataset, examples
 from finetune.records.dataset import Records
+from finetune.runs import trust
 from finetune.runs.run import Loaded, Run, check_checkpoint
 from finetune.training import logs, towers
 
@@ -104,15 +108,19 @@ def evaluate_checkpoint(
         flags.num_preprocess_threads, flags.num_examples)
     seconds = time.monotonic() - started
     scores = metrics.score(outputs.labels, outputs.logits, run.labels)
-    found = results.as_json(scores, required, _facts(flags, run, loaded, data, strategy, seconds))
+    facts = _facts(flags, run, loaded, data, strategy, seconds)
+    facts['calibration'] = _calibration(outputs, loaded, answers.chose(run, data, flags.subset))
+    found = results.as_json(scores, required, facts)
     try:
         written = [*answers.keep(directory, outputs, identity),
-                   *results.write(directory, scores, _worst_examples(outputs, data, flags.subset), found)]
+                   *results.write(directory, scores, _worst_examples(outputs, loaded, data, flags.subset), found)]
         scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
         logs.Summaries(directory).scalars(loaded.step, scalars)
     finally:  # They are written although nobody reads them, and shown although the disk is full.
         print(json.dumps(found) if flags.json else
               results.as_text(scores, datetime.now(), found['best_of'], 'test' in data.splits), flush=True)
+    if found['calibration']:
+        tell(results.calibration_line(found['calibration']))
     say(f'{count(scores.records, "picture")} in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
         f'with {found["engine"]} (--engine)')
     say(f'Wrote {", ".join(map(printable, written))}')
@@ -128,8 +136,30 @@ def _asks_for_the_best(flags: SimpleNamespace) -> bool:
     return flags.run_once and flags.checkpoint != 'last'
 
 
-def _worst_examples(outputs: Outputs, data: Records, split: str) -> list[results.Example]:
-    mistakes = metrics.worst_mistakes(outputs.labels, outputs.logits)
+def _calibration(outputs: Outputs, loaded: Loaded, chose: bool) -> dict | None:
+    """How far the probabilities can be believed, without and with the temperature; None where the run has none.
+
+    Where steps were made, the pictures that chose the checkpoint are those that the temperature was fitted to: then
+    half of them says what the temperature of the other half does.
+    """
+    fitted, labels, logits = loaded.trust, outputs.labels, outputs.logits
+    if fitted is None:
+        return None
+    in_turn = chose and fitted.fitted_on == trust.VALIDATION
+    scaled = calibration.halves_in_turn(labels, logits) if in_turn else logits / fitted.temperature
+    return {
+        'temperature': fitted.temperature, 'fitted_on': fitted.fitted_on, 'fitted_on_pictures': fitted.pictures,
+        'after_is_by_halves_in_turn': in_turn,
+        'before': dataclasses.asdict(calibration.measure(labels, logits)),
+        'after': dataclasses.asdict(calibration.measure(labels, scaled)),
+        'keep': unknown.KEEP if fitted.can_abstain else None,
+        'unknown': int(np.sum(outputs.extra <= 1 - unknown.KEEP)) if fitted.can_abstain else None}
+
+
+def _worst_examples(outputs: Outputs, loaded: Loaded, data: Records, split: str) -> list[results.Example]:
+    """With the probabilities that `finetune predict` gives."""
+    temperature = loaded.trust.temperature if loaded.trust else 1.0
+    mistakes = metrics.worst_mistakes(outputs.labels, outputs.logits / temperature)
     pictures = _encoded(data, split, {mistake.index for mistake in mistakes})
     return [results.Example(mistake, outputs.filenames[mistake.index], pictures[mistake.index])
             for mistake in mistakes]

@@ -23,14 +23,15 @@ from finetune.console import command, machine
 from finetune.console.errors import Error, Reject, UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress, columns, count, duration, pad, printable, say
-from finetune.evaluation import metrics
+from finetune.evaluation import metrics, unknown
 from finetune.evaluation.results import json_text
-from finetune.models import engines
+from finetune.models import cuts, engines
 from finetune.pictures import disk, gate
 from finetune.pictures.views import decode, view
-from finetune.runs.run import Run, check_checkpoint
+from finetune.runs.run import Loaded, Run, check_checkpoint
 
 LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
+UNKNOWN = 'unknown'  # The label of a picture of none of the classes.
 WAYS_OUT = {'too_many_pixels': 'shrink it first', 'file_too_big': 'save it smaller first'}  # By reason.
 URL = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)
 UTF_8_MARK, UTF_16_MARKS = b'\xef\xbb\xbf', (b'\xff\xfe', b'\xfe\xff')  # Some programs begin a text with them.
@@ -46,6 +47,9 @@ FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, be
 FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
 FLAGS.group('answers')
 FLAGS.integer('top_k', 3, 'labels a picture, the most probable first', least=1)
+FLAGS.number('keep', unknown.KEEP, 'share of real pictures, those of the classes it knows, that get their label; what '
+             'looks stranger than so many of them is answered `unknown`', least=0.01, most=0.9999)
+FLAGS.switch('abstain', True, 'answer `unknown` at all, where the run knows what its pictures look like')
 FLAGS.switch('csv', False, 'print CSV')
 FLAGS.switch('jsonl', False, 'print one JSON object a line')
 FLAGS.group('device')
@@ -63,11 +67,21 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one file: labels with their probabilities, or why there are none."""
+    """What is said of one file: labels with their probabilities, or why there are none.
+
+    `familiarity` is the share of real pictures that look at least as strange; None where nobody knows.
+    """
 
     path: str
     top: list[tuple[str, float]]
     rejected: Reject | None = None
+    familiarity: float | None = None
+    is_unknown: bool = False
+
+    @property
+    def ranks(self) -> list[tuple[str, float]]:
+        """The same of a picture that is of no class: first that, and how likely a real one looks so strange."""
+        return [(UNKNOWN, self.familiarity), *self.top][:len(self.top)] if self.is_unknown else self.top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,15 +96,16 @@ def predict(flags: SimpleNamespace) -> int:
     names = answerable(run)
     top_k = min(flags.top_k, len(names))
     say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step}), '
-        f'with {_engine(flags, run)} (--engine)')
+        f'with {_engine(flags, run)} (--engine){_about_trust(loaded, flags)}')
     header, written = _format(flags, top_k, names.values())
     counts, others, started = collections.Counter(), folders.Others(), time.monotonic()
     with _progress(flags.arguments) as progress:
         if header:
             print(header)
-        for batch in answers(find_pictures(flags.arguments, others), loaded.model, run, flags):
+        for batch in answers(find_pictures(flags.arguments, others), loaded, run, flags):
             print(*map(written, batch), sep='\n', flush=True)
             counts.update(answer.rejected is None for answer in batch)
+            counts[UNKNOWN] += sum(answer.is_unknown for answer in batch)
             if progress:
                 progress.advance(len(batch))
     if not counts:
@@ -100,12 +115,25 @@ def predict(flags: SimpleNamespace) -> int:
         say(f'passed over, as their names claim no picture: {others}')
     seconds = time.monotonic() - started
     say(f'{count(counts[True], "picture")} in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
+        + (f'; {counts[UNKNOWN]} unknown (--keep --noabstain)' if counts[UNKNOWN] else '')
         + (f'; without answer: {counts[False]}, their lines say why' if counts[False] else ''))
     return 1 if counts[False] else 0
 
 
 def _engine(flags: SimpleNamespace, run: Run) -> str:
     return engines.choose(flags.engine, run.recipe.mixed_precision)
+
+
+def _about_trust(loaded: Loaded, flags: SimpleNamespace) -> str:
+    """How the answers are made fit to be believed."""
+    if loaded.trust is None:
+        return ''
+    abstains = f', `unknown` keeps {flags.keep:.4g} of real pictures (--keep)' if _abstains(loaded, flags) else ''
+    return f'; temperature {loaded.trust.temperature:.2f}{abstains}'
+
+
+def _abstains(loaded: Loaded, flags: SimpleNamespace) -> bool:
+    return flags.abstain and loaded.trust is not None and loaded.trust.can_abstain
 
 
 def _check_usage(flags: SimpleNamespace) -> None:
@@ -231,9 +259,9 @@ def answerable(run: Run) -> dict[int, str]:
     return labels
 
 
-def answers(pictures: Iterable[Named], model, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
+def answers(pictures: Iterable[Named], loaded: Loaded, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
     """Batch by batch, every picture in its order. While the network is at one batch, threads prepare the next."""
-    logits_of = engines.frozen(model, _engine(flags, run))
+    answers_of = engines.frozen(cuts.with_features(loaded.model), _engine(flags, run))
     views_of, names = _viewer(run), answerable(run)
     threads = flags.num_preprocess_threads or machine.cores()
     treatment = run.records.get('treatment', {})  # Older runs do not say.
@@ -241,12 +269,25 @@ def answers(pictures: Iterable[Named], model, run: Run, flags: SimpleNamespace) 
                       most=2 * flags.batch_size)
     batches = iter(lambda: list(itertools.islice(admitted, flags.batch_size)), [])
     for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
-        logits = logits_of(views).numpy() if len(views) else np.empty((0, len(run.labels)))
-        if not np.isfinite(logits).all():
-            raise Error(f'{printable(run.directory)}: the outputs are not finite. Try another --checkpoint=STEP.')
-        tops = iter(top(logits, names, flags.top_k))
-        yield [Answer(named.path, [], found) if isinstance(found, Reject) else Answer(named.path, next(tops))
-               for named, found in batch]
+        found = iter(_answered(answers_of(views), loaded, names, flags) if len(views) else ())
+        yield [Answer(named.path, [], seen) if isinstance(seen, Reject) else Answer(named.path, **next(found))
+               for named, seen in batch]
+
+
+def _answered(outputs: tuple, loaded: Loaded, names: dict[int, str], flags: SimpleNamespace) -> list[dict]:
+    """What an `Answer` says of each picture, from the network's logits and features."""
+    logits, features = (output.numpy() for output in outputs)
+    if not np.isfinite(logits).all():
+        raise Error(f'{printable(loaded.path)}: the outputs are not finite. Try another --checkpoint=STEP.')
+    trust = loaded.trust
+    tops = top(logits / (trust.temperature if trust else 1.0), names, flags.top_k)
+    if not _abstains(loaded, flags):
+        return [{'top': each} for each in tops]
+    familiarity = unknown.familiarity(features, logits, trust.class_means, trust.energy_weight, trust.scores)
+    background = names.get(0)  # Where the run has pictures of it: as good a name for none of the others.
+    return [{'top': each, 'familiarity': familiar,
+             'is_unknown': familiar <= 1 - flags.keep and each[0][0] != background}
+            for each, familiar in zip(tops, familiarity.tolist(), strict=True)]
 
 
 def _viewed(batch: list[tuple[Named, bytes | Reject]], views_of: Callable) -> tuple:
@@ -276,7 +317,7 @@ def _format(flags: SimpleNamespace, top_k: int, names: Iterable[str]) -> tuple[s
     if flags.csv:
         ranks = [f'{column}_{rank}' for rank in range(1, top_k + 1) for column in ('label', 'probability')]
         return _csv_line(['file', *ranks, 'error']), lambda answer: as_csv(answer, top_k)
-    width = max(columns(printable(name)) for name in names)
+    width = max(columns(printable(name)) for name in [*names, UNKNOWN])
     return '', lambda answer: as_line(answer, width)
 
 
@@ -284,12 +325,12 @@ def as_line(answer: Answer, width: int) -> str:
     """The file stands last, so that the columns are straight whatever it is called."""
     if answer.rejected:
         return f'{printable(answer.path)}: no answer: {printable(str(answer.rejected))}'
-    cells = [f'{pad(printable(label), width)}  {probability:.4f}' for label, probability in answer.top]
+    cells = [f'{pad(printable(label), width)}  {probability:.4f}' for label, probability in answer.ranks]
     return '  '.join([*cells, printable(answer.path)])
 
 
 def as_csv(answer: Answer, top_k: int) -> str:
-    cells = [cell for label, probability in answer.top for cell in (printable(label), f'{probability:.6f}')]
+    cells = [cell for label, probability in answer.ranks for cell in (printable(label), f'{probability:.6f}')]
     empty = [''] * (2 * top_k - len(cells))
     return _csv_line([printable(answer.path), *cells, *empty, printable(str(answer.rejected or ''))])
 
@@ -305,6 +346,8 @@ def as_json(answer: Answer) -> str:
         found = {'error': answer.rejected.reason, 'detail': json_text(answer.rejected.detail)}
     else:
         found = {'answers': [{'label': label, 'probability': likely} for label, likely in answer.top]}
+        if answer.familiarity is not None:
+            found |= {'unknown': answer.is_unknown, 'familiarity': answer.familiarity}
     return json.dumps({'file': json_text(answer.path), **found}, allow_nan=False)
 
 

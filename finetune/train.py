@@ -19,7 +19,7 @@ from finetune.records import dataset
 from finetune.runs import recipe as recipes
 from finetune.runs.run import Run, lock
 from finetune.runs.state import State, build_model
-from finetune.training import briefing, feeds, optimize, pretrained, towers
+from finetune.training import briefing, confidence, feeds, optimize, pretrained, towers
 from finetune.training.feeds import Feed
 from finetune.training.journal import Journal
 
@@ -164,6 +164,7 @@ def train_steps(run: Run, state: State, feed: Feed, strategy, flags: SimpleNames
                 journal.save_at_last(step)
                 raise _stopped(run, step, stop)
         journal.save_at_last(step)
+    confidence.of_steps(run, feed, strategy)
 
 
 def solve_head(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamespace) -> None:
@@ -180,6 +181,7 @@ def solve_head(run: Run, state: State, feed: Feed, strategy, flags: SimpleNamesp
         if state.averages:
             state.averages.start()
         state.step.assign(1)
+        confidence.of_solved_head(run, features, labels, head.weight_decay)
         journal.measure(1, head.loss)
         journal.save_at_last(1)
         if stop.number:

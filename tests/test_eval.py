@@ -26,6 +26,7 @@ from finetune.console.lazy import tf
 from finetune.evaluation import answers, drawings, inference, metrics, results
 from finetune.models import engines
 from finetune.records import batches, dataset
+from finetune.runs import trust
 from finetune.runs.history import MetricsFile
 from finetune.runs.run import Run
 from finetune.runs.state import State, build_model
@@ -488,3 +489,70 @@ def test_results_are_shown_although_the_disk_is_full(run, data, all_green, monke
     monkeypatch.setattr(results, 'write', full)
     assert evaluate(run, data) == 1
     assert 'precision @ 1 = 0.3636' in capsys.readouterr().out
+
+
+# How far the probabilities can be believed ---------------------------------------------------------------------------
+
+
+def fitted(run, fitted_on=trust.OUT_OF_FOLD, step=1999, **changes) -> trust.Trust:
+    values = {'temperature': 2.0, 'class_means': np.eye(3, 16, dtype=np.float32), 'energy_weight': 0.0,
+              'scores': np.linspace(0.1, 0.9, 99, dtype=np.float32)}
+    found = trust.Trust(step, fitted_on, 99, **values | changes)
+    trust.write(run.directory, found)
+    return found
+
+
+def test_calibration_is_told_before_and_after_and_changes_no_count(run, data, capsys):
+    assert evaluate(run, data) == 0
+    without = written(run)
+    assert without['calibration'] is None
+    fitted(run)
+    assert evaluate(run, data) == 0
+    found = written(run)
+    assert (found['figures'], found['confusions']) == (without['figures'], without['confusions'])
+    calibration = found['calibration']
+    assert calibration['temperature'] == 2.0 and calibration['fitted_on'] == trust.OUT_OF_FOLD
+    assert calibration['before']['nll'] == pytest.approx(found['figures']['loss'], rel=1e-5)
+    logits = outputs(run, data).logits / 2
+    labels = outputs(run, data).labels
+    expected = np.mean(metrics.log_sum_exp(logits) - logits[np.arange(len(labels)), labels])
+    assert calibration['after']['nll'] == pytest.approx(expected, rel=1e-4)
+    assert 'temperature 2.00: log loss' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('engine', engines.ENGINES)
+def test_pictures_that_would_be_called_unknown_are_counted(run, data, engine, capsys):
+    fitted(run, scores=np.full(99, 2, np.float32))  # No picture comes as near.
+    assert evaluate(run, data, f'--engine={engine}') == 0
+    assert written(run)['calibration']['unknown'] == 11
+    fitted(run, scores=np.full(99, -2, np.float32))
+    assert evaluate(run, data, f'--engine={engine}') == 0
+    assert written(run)['calibration']['unknown'] == 0
+    fitted(run, class_means=np.zeros((0, 16), np.float32))
+    assert evaluate(run, data, f'--engine={engine}') == 0
+    assert written(run)['calibration']['unknown'] is None
+
+
+def test_a_temperature_is_not_praised_for_the_pictures_that_it_was_fitted_to(data, tmp_path):
+    run = toy_run.start_run(tmp_path / 'fitted')
+    run.change(run.recipe, run.records | {'fingerprint': data.fingerprint}, run.kernels)
+    toy_run.save_checkpoint(run, step=1999)
+    fitted(run, trust.VALIDATION)
+    assert evaluate(run, data) == 0
+    assert written(run)['calibration']['after_is_by_halves_in_turn']
+    fitted(run, trust.OUT_OF_FOLD)
+    assert evaluate(run, data) == 0
+    assert not written(run)['calibration']['after_is_by_halves_in_turn']
+
+
+def test_mistakes_have_the_probabilities_that_predict_gives(run, data):
+    assert evaluate(run, data) == 0
+    before = mistake_probabilities(run)
+    fitted(run)
+    assert evaluate(run, data) == 0
+    assert max(mistake_probabilities(run)) < max(before)
+
+
+def mistake_probabilities(run) -> list[float]:
+    rows = csv.DictReader((run.directory / 'eval/validation/mistakes.csv').open())
+    return [float(row['probability']) for row in rows]

@@ -19,6 +19,7 @@ from finetune.evaluation import inference, metrics
 from finetune.models import engines
 from finetune.pictures import gate
 from finetune.records import batches, dataset, examples
+from finetune.runs import trust
 from tests import toy, toy_run
 
 
@@ -419,3 +420,79 @@ def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, photos, 
     monkeypatch.setattr(gate, 'admit', lambda data, **_: gate.Picture(data, 20, 24, (), b''))
     assert answer(run, photos, '--jsonl') == 1
     assert [line.get('error') for line in json_lines(capsys)] == [None, 'corrupt', None, 'corrupt', None]
+
+
+# None of these -------------------------------------------------------------------------------------------------------
+
+
+def trusted(run, **changes) -> None:
+    values = {'temperature': 2.0, 'class_means': np.eye(3, 16, dtype=np.float32), 'energy_weight': 0.0,
+              'scores': np.full(99, 2, np.float32)}  # No picture comes as near to a class.
+    trust.write(run.directory, trust.Trust(3, trust.OUT_OF_FOLD, 99, **values | changes))
+
+
+FAMILIAR = {'scores': np.full(99, -2, np.float32)}
+
+
+def test_probabilities_are_those_after_the_temperature(run, photos, capsys):
+    answer(run, '--jsonl', '--top_k=9', photos / 'a.jpg')
+    plain, = json_lines(capsys)
+    trusted(run, **FAMILIAR)
+    answer(run, '--jsonl', '--top_k=9', photos / 'a.jpg')
+    tempered, = json_lines(capsys)
+    likely, expected = ({one['label']: np.log(one['probability']) for one in found['answers']}
+                        for found in (tempered, plain))
+    apart = {label: 2 * (likely[label] - likely['red']) for label in likely}
+    assert apart == pytest.approx({label: expected[label] - expected['red'] for label in likely}, abs=1e-3)
+    assert tempered['unknown'] is False and tempered['familiarity'] == 1.0
+    assert 'unknown' not in plain and 'familiarity' not in plain  # Nobody knows.
+
+
+def test_a_picture_that_looks_like_no_class_is_unknown_in_every_format(run, photos, capsys):
+    trusted(run)
+    answer(run, photos / 'a.jpg')
+    line, told = capsys.readouterr()
+    label, likely, *rest, path = line.split()
+    assert (label, likely, path) == ('unknown', '0.0100', str(photos / 'a.jpg')) and len(rest) == 4
+    assert '1 unknown' in told
+    answer(run, '--csv', photos / 'a.jpg')
+    row, = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row['label_1'], float(row['probability_1'])) == ('unknown', 0.01)
+    assert row['label_2'] in toy_run.LABELS and row['label_3'] in toy_run.LABELS and not row['error']
+    answer(run, '--jsonl', photos / 'a.jpg')
+    found, = json_lines(capsys)
+    assert found['unknown'] is True and found['familiarity'] == pytest.approx(0.01)
+    assert [one['label'] for one in found['answers']] == [row['label_2'], row['label_3'], found['answers'][2]['label']]
+
+
+def test_keep_says_how_strange_a_picture_must_be_and_noabstain_that_none_is(run, photos, capsys):
+    trusted(run)
+    for flag, is_unknown in (('--keep=0.99', True), ('--keep=0.995', False), ('--noabstain', False)):
+        answer(run, flag, photos / 'a.jpg')
+        assert capsys.readouterr().out.startswith('unknown') == is_unknown, flag
+
+
+def test_without_means_of_all_classes_nothing_is_unknown(run, photos, capsys):
+    trusted(run, class_means=np.zeros((0, 16), np.float32))
+    answer(run, '--jsonl', photos / 'a.jpg')
+    assert 'unknown' not in json_lines(capsys)[0]
+
+
+def test_what_the_network_calls_background_stays_background(tmp_path, photos, capsys):
+    """It learned from pictures what is none of the classes."""
+    run = toy_run.start_run(tmp_path / 'with_background', per_class=(9, 9, 9, 9))
+    toy_run.save_checkpoint(run, step=3)
+    trusted(run)
+    answer(run, '--jsonl', '--top_k=1', *sorted(photos.glob('[ace].jpg')))
+    for found in json_lines(capsys):
+        assert found['unknown'] == (found['answers'][0]['label'] != 'background')
+
+
+@pytest.mark.parametrize('engine', engines.ENGINES)
+def test_both_engines_find_a_picture_as_familiar(run, photos, engine, capsys):
+    trusted(run, scores=np.linspace(-1, 1, 99, dtype=np.float32))
+    answer(run, '--jsonl', f'--engine={engine}', photos / 'a.jpg')
+    familiar = json_lines(capsys)[0]['familiarity']
+    assert 0.05 < familiar < 1.0
+    answer(run, '--jsonl', '--engine=tensorflow', photos / 'a.jpg')
+    assert json_lines(capsys)[0]['familiarity'] == pytest.approx(familiar, abs=0.011)

@@ -12,9 +12,9 @@ from finetune.console.errors import Error
 from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress, printable
-from finetune.evaluation import inference
+from finetune.evaluation import inference, unknown
 from finetune.evaluation.inference import Outputs
-from finetune.models import engines
+from finetune.models import cuts, engines
 from finetune.records import batches, dataset
 from finetune.records.dataset import Records
 from finetune.runs import checkpoint
@@ -39,16 +39,21 @@ def answer(
     run: Run, loaded: Loaded, data: Records, split: str, engine: str, strategy, batch_size: int,
     threads: int | None = None, most: int | None = None,
 ) -> Outputs:
-    """The network's outputs for every record once, or for the first `most`."""
+    """The network's outputs for every record once, or for the first `most`; extra is their familiarity, if known."""
     total = data.split(split).records
     count = min(total, most or total)
     recipe = run.recipe
     pictures = batches.for_evaluation(data, split, recipe.image_size, recipe.crop_fraction, batch_size, threads)
     pictures = pictures.take(-(-count // batch_size))
-    logits_of = engines.frozen(loaded.model, engine, strategy.num_replicas_in_sync)
+    trust = loaded.trust
+    network = cuts.with_features(loaded.model) if trust and trust.can_abstain else loaded.model
+    answers_of = engines.frozen(network, engine, strategy.num_replicas_in_sync)
     try:
         with Progress('Evaluating', count, 'pictures') as progress:
-            outputs = inference.outputs(logits_of, pictures, strategy, progress.advance)
+            outputs = inference.outputs(
+                answers_of, pictures, strategy, progress.advance,
+                lambda features, logits: unknown.familiarity(
+                    features, logits, trust.class_means, trust.energy_weight, trust.scores))
         dataset.check_unchanged(data.directory, data.fingerprint)
     except tf.errors.OpError:
         dataset.check_unchanged(data.directory, data.fingerprint)
@@ -61,7 +66,7 @@ def answer(
     if broken:
         raise Error(f'{printable(loaded.path)}: the outputs for {broken} of {count} pictures are not finite. '
                     'Evaluate another checkpoint with --checkpoint=STEP.')
-    return Outputs(outputs.labels[:count], outputs.logits[:count], outputs.filenames[:count])
+    return outputs.first(count)
 
 
 def check_labels(run: Run, others: Run | Records) -> None:
@@ -81,13 +86,17 @@ def check_labels(run: Run, others: Run | Records) -> None:
 
 def best_of(run: Run, step: int, data: Records, split: str) -> int:
     """How many checkpoints were measured on these very records to choose this one: 1 where there was no choice."""
-    same_pictures = split == 'validation' and run.records['fingerprint'] == data.fingerprint
-    if not (same_pictures and step == run.best_step):
+    if not (chose(run, data, split) and step == run.best_step):
         return 1
     rows = []
     with contextlib.suppress(Error):  # The table was changed: no reason to lose the answers to every record.
         rows = MetricsFile(run.directory / 'metrics.csv').rows()
     return max(1, sum(bool(row['validation_precision_at_1']) for row in rows))
+
+
+def chose(run: Run, data: Records, split: str) -> bool:
+    """Whether these are the pictures that the run was validated on."""
+    return split == 'validation' and run.records['fingerprint'] == data.fingerprint
 
 
 # Kept beside the run --------------------------------------------------------------------------------------

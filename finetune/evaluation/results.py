@@ -103,6 +103,14 @@ def _confusion_list(scores: Scores) -> str:
     return table(rows[:MOST_CONFUSIONS], ('true', 'answered', 'records'), title)
 
 
+def calibration_line(found: Mapping) -> str:
+    """What the temperature does to the probabilities, and how many pictures look like none of the classes."""
+    before, after = found['before'], found['after']
+    line = (f'temperature {found["temperature"]:.2f}: log loss {before["nll"]:.4f} -> {after["nll"]:.4f}, calibration '
+            f'error {before["ece"]:.3f} -> {after["ece"]:.3f} (a perfect model shows {after["ece_if_perfect"]:.3f})')
+    return line if found['unknown'] is None else f'{line}; {found["unknown"]} pictures would be called unknown'
+
+
 def as_json(scores: Scores, requirements: Sequence[Requirement], facts: Mapping) -> dict:
     """metrics.json: `facts` (what was evaluated, where, with what), then what was found."""
     figures = scores.figures()

@@ -40,6 +40,15 @@ def parts(model) -> Parts | None:
         keras.Model(stored, head(pool(upper(stored)))))
 
 
+def with_features(network):
+    """The same classifier, or part of one, giving (logits, the pooled features that its head reads) in one pass."""
+    logits, = network.outputs
+    head, node = logits._keras_history.operation, logits._keras_history.node_index
+    pooled, = head._inbound_nodes[node].input_tensors
+    # As another tensor: it may be the input.
+    return keras.Model(network.inputs, [logits, keras.layers.Identity(dtype='float32')(pooled)])
+
+
 def _last_cut(backbone):
     """The last tensor before the trained layers that alone connects what is before it to what is after it."""
     layers_ = backbone.layers  # In an order in which every layer comes after those it reads.

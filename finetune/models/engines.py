@@ -27,7 +27,7 @@ def choose(asked: str | None, mixed_precision: bool = False, towers: int = 1) ->
 
 
 def function(model) -> Callable:
-    """images [b, h, w, c] -> the model's outputs, by TensorFlow; one graph for all batch sizes, with living weights."""
+    """images [b, h, w, c] -> the outputs of the model, by TensorFlow; one graph for all batch sizes, living weights."""
     return _graph(lambda images: model(images, training=False), model)
 
 
@@ -68,17 +68,23 @@ def _with_constants(model):
     def outputs_of(images):
         with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in weights]):
             # As float32: OpenVINO hands bfloat16 out under the name of float16.
-            return tf.cast(model(images, training=False), tf.float32)
+            return tf.nest.map_structure(lambda output: tf.cast(output, tf.float32), model(images, training=False))
 
     return _graph(outputs_of, model).get_concrete_function()
 
 
 def _with_openvino(model) -> Callable:
-    core = openvino.Core()
+    core, graph = openvino.Core(), _with_constants(model)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, 'frozen.pb')
-        path.write_bytes(_with_constants(model).graph.as_graph_def().SerializeToString())
+        path.write_bytes(graph.graph.as_graph_def().SerializeToString())
         # Not openvino.convert_model: it takes seconds, and reports its use to its makers.
         network = core.compile_model(
             core.read_model(path), 'CPU', {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'})
-    return lambda images: tf.constant(network(np.asarray(images))[0])
+    outputs = [network.output(tensor.name) for tensor in graph.outputs]  # By name: it has an order of its own.
+
+    def outputs_of(images):
+        found = network(np.asarray(images))
+        return tf.nest.pack_sequence_as(graph.structured_outputs, [tf.constant(found[output]) for output in outputs])
+
+    return outputs_of

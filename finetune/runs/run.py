@@ -20,9 +20,10 @@ from finetune.console.terminal import printable, some, warn
 from finetune.models import classifier
 from finetune.models.averages import Averages
 from finetune.records.dataset import check_treatment
-from finetune.runs import checkpoint
+from finetune.runs import checkpoint, trust
 from finetune.runs import recipe as recipes
 from finetune.runs.state import State, build_model
+from finetune.runs.trust import Trust
 
 KEPT = 3  # Newest checkpoints that stay; the best one stays beside them.
 
@@ -38,6 +39,7 @@ class Loaded:
     model: object
     step: int
     path: str
+    trust: Trust | None = None  # Of the averages.
 
 
 @contextlib.contextmanager
@@ -232,7 +234,10 @@ class Run:
                 if not state.is_finite():
                     raise Error(f'{printable(self.directory / name)}: its weights are not finite numbers. '
                                 'Name another one with --checkpoint=STEP.')
-                return Loaded(model, int(state.step.numpy()), str(self.directory / name))
+                step = int(state.step.numpy())
+                is_fitted_to = averaged or not self.recipe.moving_average_decay
+                return Loaded(model, step, str(self.directory / name),
+                              trust.read(self.directory, step) if is_fitted_to else None)
         steps = ', '.join(map(str, self.steps()))
         if names and steps:
             raise Error(f'{some(names)} in {printable(self.directory)} cannot be read, for the reasons above. Restore '

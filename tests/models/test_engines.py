@@ -5,7 +5,7 @@ import pytest
 
 from finetune.console.errors import UsageError
 from finetune.console.lazy import tf
-from finetune.models import classifier, engines
+from finetune.models import classifier, cuts, engines
 from finetune.runs import recipe as recipes
 from finetune.runs.state import build_model
 from finetune.training import pretrained
@@ -62,3 +62,30 @@ def test_openvino_is_chosen_only_where_it_can_do_the_work(monkeypatch):
     assert engines.choose(None, mixed_precision=True) == 'tensorflow'
     with pytest.raises(UsageError, match='--num_gpus'):
         engines.choose('openvino', towers=2)
+
+
+@pytest.mark.parametrize('engine', engines.ENGINES)
+def test_one_pass_gives_logits_and_the_features_that_the_head_reads(engine):
+    classifier.start_afresh(seed=1)
+    model = classifier.build('toy', 4, image_size=16)
+    pictures = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
+    logits, features = engines.frozen(cuts.with_features(model), engine)(pictures)
+    np.testing.assert_allclose(logits, model(pictures), atol=1e-5)
+    np.testing.assert_allclose(model.get_layer('head')(features), model(pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize('trainable_from', ['', 'last_conv'])
+def test_the_part_that_trains_gives_the_features_of_its_head_too(trainable_from):
+    """Where the head alone trains they are its input."""
+    classifier.start_afresh(seed=1)
+    model = classifier.build('toy', 4, image_size=16)
+    if trainable_from:
+        classifier.freeze_before(model, trainable_from)
+    else:
+        model.get_layer('backbone').trainable = False
+    parts = cuts.parts(model)
+    pictures = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
+    stored = parts.frozen(pictures)
+    logits, features = engines.function(cuts.with_features(parts.trained))(stored)
+    np.testing.assert_allclose(logits, model(pictures), atol=1e-5)
+    np.testing.assert_allclose(features, cuts.with_features(model)(pictures)[1], atol=1e-5)
