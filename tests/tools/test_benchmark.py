@@ -5,7 +5,7 @@ import pytest
 
 from tests import toy
 from tools.benchmark import __main__ as benchmark
-from tools.benchmark import commands, place, turns
+from tools.benchmark import commands, place, trust, turns
 from tools.benchmark.place import Place
 
 
@@ -42,3 +42,14 @@ def test_both_sides_of_the_build_see_every_picture(tmp_path):
     assert commands._pictures_built(pictures, place)() > 0 and commands._pictures_looped('hash', pictures)() > 0
     manifest = json.loads((tmp_path / 'built/dataset.json').read_text())
     assert sum(split['records'] for split in manifest['splits'].values()) == 12
+
+
+def test_what_is_said_of_a_head_is_measured_on_pictures_it_has_not_seen():
+    random = np.random.default_rng(0)
+    labels = 1 + np.arange(700) % 3
+    features = (3 * random.normal(size=(4, 32))[labels] + random.normal(size=(700, 32))).astype(np.float16)
+    strange = {'noise': random.normal(size=(100, 32)).astype(np.float16)}
+    rows = {row['what'].partition(';')[0]: row for row in trust._by_size(features, labels, 4, strange, 200, draws=2)}
+    found = rows['precision@1: out of fold, against unseen']
+    assert found['ours']['mean'] == pytest.approx(found['theirs']['mean'], abs=0.05)
+    assert rows['noise let in']['ours']['mean'] < 0.3 and 0.88 < rows['kept of 95%']['ours']['mean'] <= 1

@@ -3,12 +3,14 @@
     python -m tools.benchmark all --photos=flower_photos --weights=WEIGHTS > benchmarks.jsonl
     python -m tools.benchmark input eval --photos=flower_photos --weights=WEIGHTS
     python -m tools.benchmark classics --cifar=cifar-10-batches-bin
+    python -m tools.benchmark trust --photos=flower_photos --weights=WEIGHTS --cifar=cifar-10-batches-bin --mnist=mnist
     python -m tools.benchmark table < benchmarks.jsonl
 
 One JSON object a line: what, unit, ours and theirs (mean, std), ratio (mean, std), n, goal, machine, versions. The two
 sides take turns within one process after one turn each that does not count, so that a busy machine slows both.
 `--photos` is a folder of class folders (flower_photos: 3670 pictures of 5 classes); WEIGHTS holds
-mobilenet_v2_1.0_224_no_top.weights.h5 and inception_v3_92of94_no_top.weights.h5; `--cifar` is the binary CIFAR-10.
+mobilenet_v2_1.0_224_no_top.weights.h5 and inception_v3_92of94_no_top.weights.h5; `--cifar` is the binary CIFAR-10;
+`--mnist` a folder of its CSV files; for `trust` both are pictures of other things.
 `all` is everything that the folders given suffice for.
 """
 
@@ -19,12 +21,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.console import machine
-from tools.benchmark import checking, classics, commands, kernels, networks, place
+from tools.benchmark import checking, classics, commands, kernels, networks, place, trust
 
 BENCHMARKS = {each.__name__: each for each in (
     networks.input, networks.step, networks.blocks, networks.features, networks.eval, networks.head,
     commands.build, commands.cold, commands.stock_keras, commands.scale, classics.classics, checking.check,
-    kernels.kernels)}
+    kernels.kernels, trust.trust)}
 OF_CIFAR = ('classics',)
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument('--photos', type=Path, help='folder of class folders')
     parser.add_argument('--weights', type=Path, help='folder of the two weight files')
     parser.add_argument('--cifar', type=Path, help='folder of the binary CIFAR-10')
+    parser.add_argument('--mnist', type=Path, help='folder of mnist_train.csv.gz and mnist_test.csv.gz')
     parser.add_argument('--scratch', type=Path, default=Path('data/benchmark'), help='may be deleted afterwards')
     options = parser.parse_args()
     possible = [name for name in BENCHMARKS
@@ -61,7 +64,7 @@ def main() -> None:
     names = possible if 'all' in options.names else options.names
     if not names or not set(names) <= set(possible):
         parser.error('classics needs --cifar, all others need --photos and --weights')
-    measured_at = place.prepare(options.photos, options.weights, options.cifar, options.scratch)
+    measured_at = place.prepare(options.photos, options.weights, options.cifar, options.mnist, options.scratch)
     for name in names:
         for found in BENCHMARKS[name](measured_at):
             facts = {'benchmark': name, **found, 'machine': machine.describe(), 'versions': machine.versions()}

@@ -20,6 +20,7 @@ class Place:
     weights: Path
     scratch: Path
     cifar: Path | None = None  # Records.
+    mnist: Path | None = None  # Records.
 
     @property
     def mobilenet(self) -> Path:
@@ -30,13 +31,12 @@ class Place:
         return self.weights / 'inception_v3_92of94_no_top.weights.h5'
 
 
-def prepare(photos: Path | None, weights: Path | None, cifar: Path | None, scratch: Path) -> Place:
+def prepare(
+    photos: Path | None, weights: Path | None, cifar: Path | None, mnist: Path | None, scratch: Path
+) -> Place:
     """Splits the photos and builds the records of what there is, unless an earlier benchmark did of the same files."""
     split, built = (scratch / f'{name}_{_listed(photos)}' for name in ('photos', 'records'))
-    small = scratch / f'cifar_{_listed(cifar)}'
-    if cifar and not (small / dataset.MANIFEST).exists():
-        printed_by('finetune', 'build', '--source=cifar10', f'--train_directory={cifar}',
-                   f'--validation_directory={cifar}', f'--output_directory={small}')
+    small = [_small(source, folder, scratch) for source, folder in (('cifar10', cifar), ('mnist_csv', mnist))]
     if photos and not split.exists():
         unfinished = split.with_name(f'{split.name}.tmp')
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -45,7 +45,19 @@ def prepare(photos: Path | None, weights: Path | None, cifar: Path | None, scrat
     if photos and not (built / dataset.MANIFEST).exists():
         printed_by('finetune', 'build', f'--train_directory={split}/train',
                    f'--validation_directory={split}/validation', f'--output_directory={built}', '--train_shards=8')
-    return Place(split, built, weights, scratch, small)
+    return Place(split, built, weights, scratch, *small)
+
+
+def _small(source: str, folder: Path | None, scratch: Path) -> Path | None:
+    """Records of pictures that come in files of many."""
+    if not folder:
+        return None
+    name = {'cifar10': 'cifar', 'mnist_csv': 'mnist'}[source]
+    records = scratch / f'{name}_{_listed(folder)}'
+    if not (records / dataset.MANIFEST).exists():
+        printed_by('finetune', 'build', f'--source={source}', f'--train_directory={folder}',
+                   f'--validation_directory={folder}', f'--output_directory={records}')
+    return records
 
 
 def _listed(folder: Path | None) -> str:
