@@ -4,11 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from finetune.features import store
 from finetune.models import cuts
 from finetune.records import batches
 from finetune.records.dataset import Records
 from finetune.runs.recipe import Recipe
+from finetune.runs.state import build_model
+from finetune.training import pretrained
 
 FEATURES_AT_A_TIME = 256  # In validation: a head takes microseconds for each.
 
@@ -63,3 +67,13 @@ def kept(
         data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
         recipe.feature_dtype, engine)
     return store.find_or_compute(wanted, directory, threads)
+
+
+def pooled(recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None) -> np.ndarray:
+    """[n, c]: what the backbone of --pretrained makes of the pictures of every split, one split after the other."""
+    model = build_model(recipe, len(data.labels))
+    pretrained.restore(model, pretrained.read(recipe), data.labels, fine_tune=True)
+    parts = cuts.parts(model)
+    return np.concatenate([
+        kept(parts, recipe, data, split, 1, directory, engine, threads).rows['features'][:, 0]
+        for split in data.splits])

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from finetune import check as verb
-from finetune.checking import album, duplicates, label_errors, learning_curve, neighbours, shortcuts
+from finetune.checking import album, duplicates, judgement, label_errors, learning_curve, neighbours, shortcuts
 from finetune.checking.album import Album
 from finetune.console.lazy import tf
 from finetune.features import regression
@@ -39,7 +38,7 @@ def check(place: Place) -> Iterator[dict]:
     features = np.concatenate([rows['features'][:, 0] for rows in kept])
     started = time.monotonic()
     seen = album.read(data, tuple(data.splits))
-    checked = verb.judge(seen, features, recipe.image_size, shrunk=False, seed=1)
+    checked = judgement.judge(seen, features, recipe.image_size, shrunk=False, seed=1)
     seconds = time.monotonic() - started
     yield {'what': f'check of {len(features)} photos beyond their features', 'unit': 'seconds', 'goal': 20.0, 'n': 1,
            'ours': round(seconds, 1)}
@@ -81,7 +80,7 @@ def _label_errors(features: np.ndarray, labels: np.ndarray) -> Iterator[dict]:
            'ours': int(honest.called.sum())}
 
 
-def _label_errors_called_in_all(checked: verb.Checked, count: int) -> Iterator[dict]:
+def _label_errors_called_in_all(checked: judgement.Checked, count: int) -> Iterator[dict]:
     called = sum(finding.kind == 'label_error' for finding in checked.found)
     yield {'what': f'called of {count} photos, validation included', 'unit': 'photos', 'goal': 'below 10', 'n': 1,
            'ours': called}
@@ -151,7 +150,9 @@ COPIES = {
 }
 
 
-def _copies(outputs_of: Callable, recipe, data: Records, features: np.ndarray, checked: verb.Checked) -> Iterator[dict]:
+def _copies(
+    outputs_of: Callable, recipe, data: Records, features: np.ndarray, checked: judgement.Checked
+) -> Iterator[dict]:
     stored = [examples.parse(record)['encoded'].numpy()
               for record in tf.data.TFRecordDataset(data.paths('train')).take(COPIED)]
     images = [Image.open(io.BytesIO(encoded)).convert('RGB') for encoded in stored]
@@ -183,7 +184,7 @@ def _learning_curves(features: np.ndarray, labels: np.ndarray) -> Iterator[dict]
     """Half of the photos says what all of them give."""
     def answers(part: np.ndarray) -> np.ndarray:
         return regression.out_of_fold(
-            features[part, None], labels[part], labels.max() + 1, 1, weight_decay=verb.WEIGHT_DECAY).argmax(axis=1)
+            features[part, None], labels[part], labels.max() + 1, 1, weight_decay=judgement.WEIGHT_DECAY).argmax(axis=1)
 
     truth = float(np.mean(answers(np.arange(len(labels))) != labels))
     inside, widths, said = [], [], []
@@ -238,7 +239,7 @@ def _very_many() -> dict:
     names = [b'%d' % number for number in range(DRAWN)]
     seen = Album(('train',), tuple(map(str, range(11))), np.zeros(DRAWN, int), labels, names, glimpses)
     started = time.monotonic()
-    verb.judge(seen, features, 224, shrunk=False, seed=1)
+    judgement.judge(seen, features, 224, shrunk=False, seed=1)
     seconds = time.monotonic() - started
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {'what': f'check of {DRAWN:,} drawn features', 'unit': 'seconds; MB', 'goal': [300, 2000], 'n': 1,
