@@ -48,7 +48,8 @@ class Net:
     `application` is a class of keras.applications, by name, or a function with the same arguments. `size` is the side
     of the square picture it was made for, in pixels. `width` says whether the network comes in several widths
     (`alpha`), `dropout` where --dropout acts: on what the 'head' reads, inside the 'backbone', or both; `auxiliary`
-    which block an auxiliary head can read.
+    which block an auxiliary head can read; `last_blocks` where --trainable_from has the last blocks begin, about a
+    third of the work of a pass.
     """
 
     application: str | Callable
@@ -57,49 +58,50 @@ class Net:
     width: bool = False
     dropout: tuple[str, ...] = ('head',)
     auxiliary: str = ''
+    last_blocks: str = ''
 
 
 NETS = {
-    'inception_v3': Net('InceptionV3', 299, MINUS_ONE_TO_ONE, auxiliary='mixed7'),
-    'resnet50': Net('ResNet50', 224, BGR_MINUS_MEAN),
-    'mobilenet_v2': Net('MobileNetV2', 224, MINUS_ONE_TO_ONE, width=True),
-    'mobilenet': Net('MobileNet', 224, MINUS_ONE_TO_ONE, width=True),
-    'mobilenet_v3_small': Net('MobileNetV3Small', 224, ZERO_TO_255, width=True),
-    'mobilenet_v3_large': Net('MobileNetV3Large', 224, ZERO_TO_255, width=True),
-    'efficientnet_b0': Net('EfficientNetB0', 224, EFFICIENTNET),
-    'efficientnet_b1': Net('EfficientNetB1', 240, EFFICIENTNET),
-    'efficientnet_b2': Net('EfficientNetB2', 260, EFFICIENTNET),
-    'efficientnet_b3': Net('EfficientNetB3', 300, EFFICIENTNET),
-    'efficientnet_b4': Net('EfficientNetB4', 380, EFFICIENTNET),
-    'efficientnet_b5': Net('EfficientNetB5', 456, EFFICIENTNET),
-    'efficientnet_b6': Net('EfficientNetB6', 528, EFFICIENTNET),
-    'efficientnet_b7': Net('EfficientNetB7', 600, EFFICIENTNET),
-    'efficientnet_v2_b0': Net('EfficientNetV2B0', 224, ZERO_TO_255),
-    'efficientnet_v2_b1': Net('EfficientNetV2B1', 240, ZERO_TO_255),
-    'efficientnet_v2_b2': Net('EfficientNetV2B2', 260, ZERO_TO_255),
-    'efficientnet_v2_b3': Net('EfficientNetV2B3', 300, ZERO_TO_255),
-    'efficientnet_v2_s': Net('EfficientNetV2S', 384, ZERO_TO_255),
-    'efficientnet_v2_m': Net('EfficientNetV2M', 480, ZERO_TO_255),
-    'efficientnet_v2_l': Net('EfficientNetV2L', 480, ZERO_TO_255),
-    'convnext_tiny': Net('ConvNeXtTiny', 224, ZERO_TO_255),
-    'convnext_small': Net('ConvNeXtSmall', 224, ZERO_TO_255),
-    'convnext_base': Net('ConvNeXtBase', 224, ZERO_TO_255),
-    'convnext_large': Net('ConvNeXtLarge', 224, ZERO_TO_255),
-    'convnext_xlarge': Net('ConvNeXtXLarge', 224, ZERO_TO_255),
-    'densenet121': Net('DenseNet121', 224, STANDARDIZED),
-    'densenet169': Net('DenseNet169', 224, STANDARDIZED),
-    'densenet201': Net('DenseNet201', 224, STANDARDIZED),
-    'resnet101': Net('ResNet101', 224, BGR_MINUS_MEAN),
-    'resnet152': Net('ResNet152', 224, BGR_MINUS_MEAN),
-    'resnet50_v2': Net('ResNet50V2', 224, MINUS_ONE_TO_ONE),
-    'resnet101_v2': Net('ResNet101V2', 224, MINUS_ONE_TO_ONE),
-    'resnet152_v2': Net('ResNet152V2', 224, MINUS_ONE_TO_ONE),
-    'inception_resnet_v2': Net('InceptionResNetV2', 299, MINUS_ONE_TO_ONE),
-    'xception': Net('Xception', 299, MINUS_ONE_TO_ONE),
+    'inception_v3': Net('InceptionV3', 299, MINUS_ONE_TO_ONE, auxiliary='mixed7', last_blocks='mixed8'),
+    'resnet50': Net('ResNet50', 224, BGR_MINUS_MEAN, last_blocks='conv5_block1'),
+    'mobilenet_v2': Net('MobileNetV2', 224, MINUS_ONE_TO_ONE, width=True, last_blocks='block_13'),
+    'mobilenet': Net('MobileNet', 224, MINUS_ONE_TO_ONE, width=True, last_blocks='conv_dw_12'),
+    'mobilenet_v3_small': Net('MobileNetV3Small', 224, ZERO_TO_255, width=True, last_blocks='expanded_conv_8'),
+    'mobilenet_v3_large': Net('MobileNetV3Large', 224, ZERO_TO_255, width=True, last_blocks='expanded_conv_12'),
+    'efficientnet_b0': Net('EfficientNetB0', 224, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b1': Net('EfficientNetB1', 240, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b2': Net('EfficientNetB2', 260, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b3': Net('EfficientNetB3', 300, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b4': Net('EfficientNetB4', 380, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b5': Net('EfficientNetB5', 456, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b6': Net('EfficientNetB6', 528, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_b7': Net('EfficientNetB7', 600, EFFICIENTNET, last_blocks='block6a'),
+    'efficientnet_v2_b0': Net('EfficientNetV2B0', 224, ZERO_TO_255, last_blocks='block6a'),
+    'efficientnet_v2_b1': Net('EfficientNetV2B1', 240, ZERO_TO_255, last_blocks='block6a'),
+    'efficientnet_v2_b2': Net('EfficientNetV2B2', 260, ZERO_TO_255, last_blocks='block6a'),
+    'efficientnet_v2_b3': Net('EfficientNetV2B3', 300, ZERO_TO_255, last_blocks='block6a'),
+    'efficientnet_v2_s': Net('EfficientNetV2S', 384, ZERO_TO_255, last_blocks='block6a'),
+    'efficientnet_v2_m': Net('EfficientNetV2M', 480, ZERO_TO_255, last_blocks='block7a'),
+    'efficientnet_v2_l': Net('EfficientNetV2L', 480, ZERO_TO_255, last_blocks='block7a'),
+    'convnext_tiny': Net('ConvNeXtTiny', 224, ZERO_TO_255, last_blocks='convnext_tiny_stage_3'),
+    'convnext_small': Net('ConvNeXtSmall', 224, ZERO_TO_255, last_blocks='convnext_small_stage_3'),
+    'convnext_base': Net('ConvNeXtBase', 224, ZERO_TO_255, last_blocks='convnext_base_stage_3'),
+    'convnext_large': Net('ConvNeXtLarge', 224, ZERO_TO_255, last_blocks='convnext_large_stage_3'),
+    'convnext_xlarge': Net('ConvNeXtXLarge', 224, ZERO_TO_255, last_blocks='convnext_xlarge_stage_3'),
+    'densenet121': Net('DenseNet121', 224, STANDARDIZED, last_blocks='conv5_block1'),
+    'densenet169': Net('DenseNet169', 224, STANDARDIZED, last_blocks='conv5_block1'),
+    'densenet201': Net('DenseNet201', 224, STANDARDIZED, last_blocks='conv5_block1'),
+    'resnet101': Net('ResNet101', 224, BGR_MINUS_MEAN, last_blocks='conv5_block1'),
+    'resnet152': Net('ResNet152', 224, BGR_MINUS_MEAN, last_blocks='conv5_block1'),
+    'resnet50_v2': Net('ResNet50V2', 224, MINUS_ONE_TO_ONE, last_blocks='conv5_block1'),
+    'resnet101_v2': Net('ResNet101V2', 224, MINUS_ONE_TO_ONE, last_blocks='conv5_block1'),
+    'resnet152_v2': Net('ResNet152V2', 224, MINUS_ONE_TO_ONE, last_blocks='conv5_block1'),
+    'inception_resnet_v2': Net('InceptionResNetV2', 299, MINUS_ONE_TO_ONE, last_blocks='mixed_7a'),
+    'xception': Net('Xception', 299, MINUS_ONE_TO_ONE, last_blocks='block13'),
     'nasnet_mobile': Net('NASNetMobile', 224, MINUS_ONE_TO_ONE),
     'nasnet_large': Net('NASNetLarge', 331, MINUS_ONE_TO_ONE),
-    'vgg16': Net('VGG16', 224, BGR_MINUS_MEAN),
-    'vgg19': Net('VGG19', 224, BGR_MINUS_MEAN),
+    'vgg16': Net('VGG16', 224, BGR_MINUS_MEAN, last_blocks='block5'),
+    'vgg19': Net('VGG19', 224, BGR_MINUS_MEAN, last_blocks='block5'),
     # The classics, which are trained from scratch: finetune/models has them.
     'mnist_cnn': Net(mnist_cnn.backbone, 28, ZERO_TO_ONE, width=True),
     'alexnet': Net(alexnet.backbone, 224, MINUS_ONE_TO_ONE, width=True, dropout=('backbone', 'head')),
