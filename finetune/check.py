@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from finetune.checking import findings, judgement
 from finetune.console import command, files
 from finetune.console.errors import UsageError
-from finetune.console.terminal import printable, say
+from finetune.console.terminal import count, printable, say
 from finetune.evaluation import metrics
 from finetune.models import engines
 from finetune.records import dataset
@@ -52,7 +52,9 @@ def check(flags: SimpleNamespace) -> None:
     recipe = _recipe(flags, data)
     kept_in = Path(flags.feature_dir or Path(data.directory, 'features'))
     features = feeds.pooled(recipe, data, kept_in, engines.choose(flags.engine), flags.num_preprocess_threads)
-    checked = judgement.look(data, features, recipe.image_size, recipe.seed, flags.num_preprocess_threads)
+    seen = judgement.look(data, flags.num_preprocess_threads)
+    say(f'Comparing {count(len(seen.labels), "picture")}')
+    checked = judgement.judge(seen, features, recipe.image_size, judgement.is_shrunk(data), recipe.seed)
     _tell(flags, directory, data, recipe, checked, required)
     metrics.check(required, checked.figures)
 

@@ -1,6 +1,5 @@
 """`finetune eval`: one exact pass of a run over its records, and every number that follows from it."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -9,28 +8,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
-import numpy as np
-
-from finetune.console import command, files, machine
+from finetune.console import command, files
 from finetune.console.errors import Error, UsageError
-from finetune.console.lazy import tf
 from finetune.console.terminal import count, duration, printable, say, say_next, warn
-from finetune.evaluation import answers, calibration, metrics, results, unknown
-from finetune.evaluation.inference import Outputs
+from finetune.evaluation import answers, metrics, results
+from finetune.evaluation import evaluate as evaluation
 from finetune.models import engines
-from finetune.records import dataset, examples
+from finetune.records import dataset
 from finetune.records.dataset import Records
-from finetune.runs import trust
+from finetune.runs import winner
 from finetune.runs.run import Loaded, Run, check_checkpoint
-from finetune.training import logs, towers
+from finetune.training import towers
 
 FLAGS = command.Flags(
     'finetune eval --checkpoint_dir=RUN --data_dir=RECORDS --run_once [flags]',
     'Answers every record of a split once and says how good the answers are: precision@1 with its 95 % '
     'interval, recall@5, per class, confusion, and the worst mistakes as pictures.')
 FLAGS.group('what')
-FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
-FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`')
+FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`; or a project, which '
+           'stands for its run that won')
+FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build` (default: '
+           'those of the project)')
 FLAGS.string('subset', 'validation', 'split to evaluate on: validation, train, or test, which no training looks at')
 FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 FLAGS.integer('num_examples', None, 'only the first so many records (default: all)', least=1)
@@ -56,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(flags: SimpleNamespace) -> None:
     """Opens the records and the run, then evaluates one checkpoint or, until Ctrl-C, every new one."""
+    flags.data_dir = winner.data_directory(flags.data_dir, flags.checkpoint_dir)
     required = _check_usage(flags)
     strategy = towers.strategy(flags.num_gpus)  # First: towers on CPUs must exist before TensorFlow starts.
     data = dataset.open_records(flags.data_dir)
@@ -67,9 +66,7 @@ def evaluate(flags: SimpleNamespace) -> None:
     run = Run(flags.checkpoint_dir)
     answers.check_labels(run, data)
     loaded = answers.load(run, flags.checkpoint or 'best', flags.averages, strategy)
-    figures = evaluate_checkpoint(flags, run, loaded, data, strategy, required)['figures']
-    say_next('finetune', 'predict', f'--checkpoint_dir={flags.checkpoint_dir}', 'photo.jpg', 'folder/')
-    metrics.check(required, figures)
+    evaluate_checkpoint(flags, run, loaded, data, strategy, required)
 
 
 def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
@@ -91,8 +88,8 @@ def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
 def evaluate_checkpoint(
     flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy,
     required: Sequence[metrics.Requirement] = (),
-) -> dict:
-    """Prints the results, writes the files, and returns what metrics.json holds."""
+) -> None:
+    """Prints the results and writes the files; raises where a figure that was required is missed."""
     directory = Path(flags.eval_dir or run.directory / 'eval' / flags.subset)
     files.prepare(directory, 'the results are written there', '--eval_dir')
     if flags.subset == 'test' and run.records['fingerprint'] != data.fingerprint:
@@ -101,99 +98,25 @@ def evaluate_checkpoint(
     tell = say if flags.json else print
     tell(f'Successfully loaded model from {printable(loaded.path)} at step={loaded.step}.')
     tell(f'{datetime.now()}: starting evaluation on ({printable(flags.subset)}).')
-    identity = answers.identity(run, loaded.path, data, flags.subset, flags.averages)
-    started = time.monotonic()
-    outputs = answers.answer(
-        run, loaded, data, flags.subset, _engine(flags, run, strategy), strategy, flags.batch_size,
-        flags.num_preprocess_threads, flags.num_examples)
-    seconds = time.monotonic() - started
-    scores = metrics.score(outputs.labels, outputs.logits, run.labels)
-    facts = _facts(flags, run, loaded, data, strategy, seconds)
-    facts['calibration'] = _calibration(outputs, loaded, answers.chose(run, data, flags.subset))
-    found = results.as_json(scores, required, facts)
+    engine = engines.choose(flags.engine, run.recipe.mixed_precision, strategy.num_replicas_in_sync)
+    done = evaluation.evaluate(
+        run, loaded, data, flags.subset, engine, strategy, batch_size=flags.batch_size,
+        threads=flags.num_preprocess_threads, most=flags.num_examples, averages=flags.averages,
+        as_best=flags.run_once and flags.checkpoint != 'last', required=required)
+    scores, found = done.scores, done.found
     try:
-        written = [*answers.keep(directory, outputs, identity),
-                   *results.write(directory, scores, _worst_examples(outputs, loaded, data, flags.subset), found)]
-        scalars = {'Precision @ 1': scores.precision_at_1, 'Recall @ 5': scores.recall_at_5}
-        logs.Summaries(directory).scalars(loaded.step, scalars)
+        written = evaluation.write(directory, done, data)
     finally:  # They are written although nobody reads them, and shown although the disk is full.
         print(json.dumps(found) if flags.json else
               results.as_text(scores, datetime.now(), found['best_of'], 'test' in data.splits), flush=True)
     if found['calibration']:
         tell(results.calibration_line(found['calibration']))
-    say(f'{count(scores.records, "picture")} in {duration(seconds)}, {scores.records / seconds:.1f} pictures/s '
-        f'with {found["engine"]} (--engine)')
+    say(f'{count(scores.records, "picture")} in {duration(done.seconds)}, {scores.records / done.seconds:.1f} '
+        f'pictures/s with {engine} (--engine)')
     say(f'Wrote {", ".join(map(printable, written))}')
-    return found
-
-
-def _engine(flags: SimpleNamespace, run: Run, strategy) -> str:
-    return engines.choose(flags.engine, run.recipe.mixed_precision, strategy.num_replicas_in_sync)
-
-
-def _asks_for_the_best(flags: SimpleNamespace) -> bool:
-    """By its name, or by the number that stands in a report."""
-    return flags.run_once and flags.checkpoint != 'last'
-
-
-def _calibration(outputs: Outputs, loaded: Loaded, chose: bool) -> dict | None:
-    """How far the probabilities can be believed, without and with the temperature; None where the run has none.
-
-    Where steps were made, the pictures that chose the checkpoint are those that the temperature was fitted to: then
-    half of them says what the temperature of the other half does.
-    """
-    fitted, labels, logits = loaded.trust, outputs.labels, outputs.logits
-    if fitted is None:
-        return None
-    in_turn = chose and fitted.fitted_on == trust.VALIDATION
-    scaled = calibration.halves_in_turn(labels, logits) if in_turn else logits / fitted.temperature
-    return {
-        'temperature': fitted.temperature, 'fitted_on': fitted.fitted_on, 'fitted_on_pictures': fitted.pictures,
-        'after_is_by_halves_in_turn': in_turn,
-        'before': dataclasses.asdict(calibration.measure(labels, logits)),
-        'after': dataclasses.asdict(calibration.measure(labels, scaled)),
-        'keep': unknown.KEEP if fitted.can_abstain else None,
-        'unknown': int(np.sum(outputs.extra <= 1 - unknown.KEEP)) if fitted.can_abstain else None}
-
-
-def _worst_examples(outputs: Outputs, loaded: Loaded, data: Records, split: str) -> list[results.Example]:
-    """With the probabilities that `finetune predict` gives."""
-    temperature = loaded.trust.temperature if loaded.trust else 1.0
-    mistakes = metrics.worst_mistakes(outputs.labels, outputs.logits / temperature)
-    pictures = _encoded(data, split, {mistake.index for mistake in mistakes})
-    return [results.Example(mistake, outputs.filenames[mistake.index], pictures[mistake.index])
-            for mistake in mistakes]
-
-
-def _encoded(data: Records, split: str, places: set[int]) -> dict[int, bytes]:
-    """The stored pictures at these places of a split. Reads all of it once more, but decodes nothing."""
-    stored = enumerate(tf.data.TFRecordDataset(data.paths(split)).as_numpy_iterator()) if places else ()
-    return {place: examples.parse(record)['encoded'].numpy() for place, record in stored if place in places}
-
-
-def _facts(flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy, seconds: float) -> dict:
-    """What was evaluated, with what, on what."""
-    recipe = run.recipe
-    return {
-        'time': datetime.now().astimezone().isoformat(timespec='seconds'),
-        'run': results.json_text(run.directory),
-        'checkpoint': results.json_text(loaded.path),
-        'step': loaded.step,
-        'averages': flags.averages and recipe.moving_average_decay > 0,
-        'model': recipe.model,
-        'image_size': recipe.image_size,
-        'crop_fraction': recipe.crop_fraction,
-        'data': results.json_text(data.directory),
-        'data_fingerprint': data.fingerprint,
-        'subset': flags.subset,
-        'subset_records': data.split(flags.subset).records,
-        'best_of': answers.best_of(run, loaded.step, data, flags.subset) if _asks_for_the_best(flags) else 1,
-        'batch_size': flags.batch_size,
-        'engine': _engine(flags, run, strategy),
-        'seconds': round(seconds, 3),
-        'machine': machine.describe(),
-        'versions': machine.versions(),
-    }
+    if flags.run_once:
+        say_next('finetune', 'predict', f'--checkpoint_dir={flags.checkpoint_dir}', 'photo.jpg', 'folder/')
+    metrics.check(required, scores.figures())
 
 
 # Every new checkpoint -------------------------------------------------------------------------------------

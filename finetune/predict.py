@@ -42,7 +42,8 @@ FLAGS = command.Flags(
     'of files and folders on stdin, one a line or with NULs between them. A file that is no good picture gets a '
     'line that says why, and the exit code is 1.')
 FLAGS.group('what')
-FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`')
+FLAGS.path('checkpoint_dir', None, 'run directory, the --train_dir of `finetune train`; or a project, which '
+           'stands for its run that won')
 FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, best means last)')
 FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
 FLAGS.group('answers')

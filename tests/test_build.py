@@ -430,6 +430,8 @@ def test_files_that_no_build_wrote_are_not_replaced_unless_asked(pictures, outpu
     run(pictures, output)
     for name in ('.DS_Store', 'Thumbs.db', 'desktop.ini'):  # Of the system; nobody would miss them.
         (output / name).touch()
+    for name in ('features', 'check'):  # Made of the records that go.
+        (output / name).mkdir()
     run(pictures, output)
     (output / 'thesis.txt').write_text('years of work')
     run(pictures, output, code=1)

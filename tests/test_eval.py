@@ -114,7 +114,7 @@ def test_averages_are_used_unless_they_are_turned_off(run, data):
 
 def test_the_mistakes_come_with_the_pictures_that_were_mistaken(run, data, monkeypatch):
     shown = []
-    monkeypatch.setattr(eval.results, 'write', lambda directory, scores, examples, found: shown.extend(examples) or [])
+    monkeypatch.setattr(results, 'write', lambda directory, scores, examples, found: shown.extend(examples) or [])
     evaluate(run, data)
     assert shown
     for example in shown:
@@ -497,7 +497,7 @@ def test_results_are_shown_although_the_disk_is_full(run, data, all_green, monke
 def fitted(run, fitted_on=trust.OUT_OF_FOLD, step=1999, **changes) -> trust.Trust:
     values = {'temperature': 2.0, 'class_means': np.eye(3, 16, dtype=np.float32), 'energy_weight': 0.0,
               'scores': np.linspace(0.1, 0.9, 99, dtype=np.float32)}
-    found = trust.Trust(step, fitted_on, 99, **values | changes)
+    found = trust.Trust(step, fitted_on, 99, 88, **values | changes)
     trust.write(run.directory, found)
     return found
 

@@ -428,7 +428,7 @@ def test_a_picture_that_only_the_decoder_refuses_is_a_bad_file_too(run, photos, 
 def trusted(run, **changes) -> None:
     values = {'temperature': 2.0, 'class_means': np.eye(3, 16, dtype=np.float32), 'energy_weight': 0.0,
               'scores': np.full(99, 2, np.float32)}  # No picture comes as near to a class.
-    trust.write(run.directory, trust.Trust(3, trust.OUT_OF_FOLD, 99, **values | changes))
+    trust.write(run.directory, trust.Trust(3, trust.OUT_OF_FOLD, 99, 88, **values | changes))
 
 
 FAMILIAR = {'scores': np.full(99, -2, np.float32)}

@@ -9,6 +9,7 @@ from finetune.models import zoo
 from finetune.runs import catalogue, recipe
 from finetune.runs.run import Run
 from finetune.runs.state import build_model
+from finetune.training import opening
 from tests import toy_records
 
 
@@ -38,7 +39,7 @@ def test_published_lengths_are_those_of_the_whole_data():
 @pytest.mark.slow
 def test_inception_v3_from_scratch_has_the_training_form_of_the_original():
     planned = recipe.plan({'recipe': 'inception_v3_imagenet', 'image_size': 75}, None, 1_281_167)
-    state = train.state_of(build_model(planned, 5), planned, 1_281_167, tf.distribute.get_strategy())
+    state = opening.state_of(build_model(planned, 5), planned, 1_281_167, tf.distribute.get_strategy())
     every = [*state.model.get_layer('backbone').layers, *state.auxiliary.head.layers]
     norms = [layer for layer in every if isinstance(layer, keras.layers.BatchNormalization)]
     assert {(norm.momentum, norm.epsilon, norm.scale) for norm in norms} == {(0.9997, 0.001, False)}

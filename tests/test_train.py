@@ -14,7 +14,7 @@ from finetune.records import dataset
 from finetune.runs import recipe
 from finetune.runs.run import Run
 from finetune.runs.state import build_model
-from finetune.training import journal
+from finetune.training import journal, loop, opening
 from tests import toy_records
 
 QUICK = ('--model=toy', '--batch_size=8', '--optimizer=momentum', '--initial_learning_rate=0.05')
@@ -179,12 +179,12 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_only(data, tmp_p
     planned = recipe.plan({'model': 'toy', 'weight_decay': 0.5, 'batch_size': 8}, None, 24)
     run = Run.create(tmp_path / 'run', planned, opened.labels, {'fingerprint': '', 'per_class': [0, 8, 8, 8]})
     strategy = tf.distribute.get_strategy()
-    state = train.build_state(run, 24, strategy)
+    state = opening.build_state(run, 24, strategy)
     classifier.switch_off(state.model.get_layer('head'), [0])
     batch = {'image': tf.zeros([8, 16, 16, 3]), 'label': tf.ones([8], tf.int32)}
     kernels = [v.numpy() for v in state.model.trainable_variables if v.name == 'kernel']
     assert len(kernels) == 3
-    with_decay = train.training_step(state.model, state, planned, strategy, [0, 8, 8, 8], False)(batch)
+    with_decay = loop.training_step(state.model, state, planned, strategy, [0, 8, 8, 8], False)(batch)
     cross_entropy = np.log(3)  # The pictures are alike, the head starts close to zero, the background is off.
     expected = cross_entropy + 0.5 * sum(0.5 * (kernel**2).sum() for kernel in kernels)
     assert float(with_decay) == pytest.approx(expected, rel=0.02)
@@ -192,7 +192,7 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_only(data, tmp_p
 
 def test_label_smoothing_gives_nothing_to_a_background_that_never_occurs():
     logits = tf.constant([[-50.0, 2.0, 0.0]])
-    smoothed = train.cross_entropy(logits, tf.constant([1]), 0.1, [0, 5, 5])
+    smoothed = loop.cross_entropy(logits, tf.constant([1]), 0.1, [0, 5, 5])
     log_p = np.array([2.0, 0.0]) - np.log(np.exp(2) + 1)
     assert float(smoothed[0]) == pytest.approx(-(0.95 * log_p[0] + 0.05 * log_p[1]), rel=1e-4)
 

@@ -24,6 +24,7 @@ mnist_csv = LazyModule('finetune.building.sources.mnist_csv', needs_tensorflow=F
 tfds = LazyModule('finetune.building.sources.tfds', needs_tensorflow=False)
 
 SPLITS = ('train', 'validation', 'test')
+DIRECTORIES = tuple(f'{split}_directory' for split in SPLITS)  # The flags.
 AUTOMATIC_VALIDATION_PERCENT = 20.0  # As in Keras' tutorials: of 300 photos, 60 can tell 75 % from 90 %.
 STORED_BY = (  # Flags, of folders.
     'max_side', 'short_side', 'sixteen_bit_max', 'max_bytes', 'max_pixels', 'no_symlinks', 'recursive')

@@ -24,7 +24,6 @@ from finetune.checking.findings import Finding
 from finetune.console import machine
 from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
-from finetune.console.terminal import count, say
 from finetune.evaluation import metrics, results
 from finetune.features import regression
 from finetune.records import dataset
@@ -57,17 +56,27 @@ class Checked:
         return learning_curve.sentence(self.curve, self.album.class_names)
 
 
-def look(data: Records, features: np.ndarray, image_size: int, seed: int, threads: int | None = None) -> Checked:
-    """Looks at every picture of the records, and judges by that and by their features [n, c] in the same order."""
+def look(data: Records, threads: int | None = None) -> Album:
+    """At every picture of the records."""
     try:
         seen = album.read(data, tuple(data.splits), threads)
         dataset.check_unchanged(data.directory, data.fingerprint)
+        return seen
     except tf.errors.OpError:
         dataset.check_unchanged(data.directory, data.fingerprint)
         dataset.verify(data)  # If a shard is damaged, this names it.
         raise
-    say(f'Comparing {count(len(seen.labels), "picture")}')
-    return judge(seen, features, image_size, any(map(data.treatment.get, SHRINKING)), seed)
+
+
+def copies(seen: Album, features: np.ndarray) -> list[Finding]:
+    """Leaks, contradictions and duplicates alone."""
+    places, cosines = neighbours.by_cosine(neighbours.unit_rows(features), label_errors.NEIGHBOURS)
+    return findings.ordered(duplicates.findings(seen, duplicates.pairs(seen.glimpses, places, cosines)))
+
+
+def is_shrunk(data: Records) -> bool:
+    """Whether large pictures were made smaller, so that their sizes say less."""
+    return any(map(data.treatment.get, SHRINKING))
 
 
 def judge(seen: Album, features: np.ndarray, image_size: int, shrunk: bool, seed: int) -> Checked:

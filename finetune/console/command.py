@@ -73,6 +73,14 @@ class Flags:
     def choice(self, name: str, default: str, choices: Sequence[str], help: str) -> None:
         self._add(absl_flags.DEFINE_enum, name, default, choices, help=f'{" | ".join(choices)}: {help}')
 
+    def leave_out(self, *names: str) -> None:
+        """Takes flags back that were added with others: to this command they mean nothing."""
+        for name in names:
+            delattr(self._values, name)
+        self._paths = [name for name in self._paths if name not in names]
+        for title, rows in self._groups.items():
+            self._groups[title] = [row for row in rows if row[0] not in names]
+
     def alias(self, alias: str, name: str) -> None:
         """Accepts `--alias` for `--name`: the name that the flag had in the program that this one re-creates."""
         self._aliases[alias] = name

@@ -146,6 +146,9 @@ class Recipe:
     patience: int = _option(
         'length', 0, 'end early after so many epochs without a better validation precision@1 (0: never)', least=0,
         changeable=True)
+    keep_best: bool = _option(
+        'length', True, 'keep the checkpoint with the best validation precision@1, for eval and predict to use; '
+        'without it they use the last one, whose figures no choice makes look better than they are')
     keep_every_epochs: int = _option(
         'length', 0, 'keep a checkpoint for good after every so many epochs (0: only the best and the newest stay)',
         least=0, changeable=True)
@@ -192,7 +195,8 @@ def _makes_sense(field: dataclasses.Field, value) -> bool:
 STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type one is to ask for steps.
     'dropout', 'initial_learning_rate', 'num_epochs_per_decay', 'learning_rate_decay_factor', 'rmsprop_decay',
     'momentum', 'rmsprop_epsilon', 'weight_decay', 'gradient_clip', 'moving_average_decay', 'batch_size', 'max_steps',
-    'epochs', 'patience', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs', 'keep_every_epochs')
+    'epochs', 'patience', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs', 'keep_best',
+    'keep_every_epochs')
 OF_FEATURES = ('views', 'feature_dtype', 'feature_dir', 'engine')  # That mean something where features are kept,
 OF_DISTORTION = (  # and where more than the central view is.
     'distortion', 'min_crop_area', 'max_aspect', 'flip', 'color_distortion', 'shift')

@@ -20,7 +20,7 @@ from finetune.console.terminal import printable, some, warn
 from finetune.models import classifier
 from finetune.models.averages import Averages
 from finetune.records.dataset import check_treatment
-from finetune.runs import checkpoint, trust
+from finetune.runs import checkpoint, trust, winner
 from finetune.runs import recipe as recipes
 from finetune.runs.state import State, build_model
 from finetune.runs.trust import Trust
@@ -64,7 +64,8 @@ class Run:
     """A run that exists. `create` makes one."""
 
     def __init__(self, directory):
-        self.directory = Path(directory)
+        """`directory` is the run's, or that of a project, which stands for its run that won."""
+        self.directory = winner.directory_of_run(Path(directory))
         self._file = self.directory / 'recipe.json'
         if not self.exists(directory):
             raise Error(f'{printable(self.directory)} is not a run: it has no recipe.json. '
@@ -72,7 +73,7 @@ class Run:
 
     @staticmethod
     def exists(directory) -> bool:
-        return (Path(directory) / 'recipe.json').is_file()  # No FIFO, which would be waited for.
+        return (winner.directory_of_run(Path(directory)) / 'recipe.json').is_file()  # No FIFO: it would be waited for.
 
     @classmethod
     def create(cls, directory, recipe: recipes.Recipe, labels: tuple[str, ...], records: dict) -> 'Run':

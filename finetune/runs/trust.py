@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ class Trust:
     step: int  # Of the checkpoint: another one has other features.
     fitted_on: str  # One of those above.
     pictures: int  # How many.
+    right: int  # Of these, how many are answered rightly.
     temperature: float  # That logits are divided by.
     class_means: np.ndarray  # float32 [classes with pictures, c], of length 1; [0, c] where `unknown` is never said.
     energy_weight: float
@@ -47,7 +47,7 @@ def read(directory: Path, step: int) -> Trust | None:
             found = {field.name: file[field.name] for field in dataclasses.fields(Trust)}
         trust = Trust(**{name: value if value.ndim else value.item() for name, value in found.items()})
         _check(trust)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # Of many kinds, on damaged bytes.
         warn(f'{printable(path)} cannot be read ({printable(str(error))}): answers come without temperature and '
              'without `unknown`. Restore it, or delete it to be spared this line')
         return None
@@ -56,7 +56,8 @@ def read(directory: Path, step: int) -> Trust | None:
 
 def _check(trust: Trust) -> None:
     """Raises ValueError where this program cannot have written it."""
-    if not (isinstance(trust.step, int) and 0 < trust.temperature < np.inf and trust.class_means.ndim == 2
+    if not (isinstance(trust.step, int) and 0 <= trust.right <= trust.pictures
+            and 0 < trust.temperature < np.inf and trust.class_means.ndim == 2
             and trust.scores.ndim == 1 and np.isfinite(trust.energy_weight)
             and np.isfinite(trust.class_means).all() and np.isfinite(trust.scores).all()):
         raise ValueError('its values make no sense')

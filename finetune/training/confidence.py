@@ -26,9 +26,12 @@ def of_solved_head(run: Run, features: np.ndarray, labels: np.ndarray, weight_de
 
 
 def of_steps(run: Run, feed: Feed, strategy) -> None:
-    """By the answers of the best checkpoint to the validation pictures, unless it was done before."""
-    step = run.best_step
-    if not feed.validation or step is None or trust.read(run.directory, step):
+    """By the answers of the best checkpoint to the validation pictures, unless it was done before.
+
+    Of the last one where no best one is kept.
+    """
+    step = run.steps()[-1] if run.best_step is None else run.best_step
+    if not feed.validation or trust.read(run.directory, step):
         return
     loaded = run.load('best', strategy=strategy)
     network = cuts.parts(loaded.model).trained if feed.from_features else loaded.model
@@ -45,7 +48,8 @@ def of_steps(run: Run, feed: Feed, strategy) -> None:
 
 def _write(run: Run, step: int, fitted_on: str, labels, logits, means, energy_weight: float, scores) -> None:
     temperature = calibration.temperature(labels, logits)
+    right = int(np.sum(logits.argmax(axis=1) == labels))
     trust.write(run.directory, trust.Trust(
-        step, fitted_on, len(labels), temperature, means, energy_weight, scores))
+        step, fitted_on, len(labels), right, temperature, means, energy_weight, scores))
     say(f'Temperature {temperature:.2f} and the threshold of `unknown` are fitted to {len(labels)} {fitted_on} '
         f'({trust.FILE}).')

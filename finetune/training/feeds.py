@@ -20,6 +20,7 @@ FEATURES_AT_A_TIME = 256  # In validation: a head takes microseconds for each.
 @dataclasses.dataclass(frozen=True)
 class Feed:
     network: object  # batch['image'] -> logits: the classifier, or the part of it that trains.
+    directory: Path  # Of the records.
     records: int  # An epoch.
     training: Callable  # Steps done -> a dataset of full batches without end, from the next step's on.
     validation: object | None  # A finite dataset of all validation records.
@@ -37,7 +38,7 @@ def of_pictures(model, recipe: Recipe, data: Records, threads: int | None) -> Fe
     if 'validation' in data.splits:
         validation = batches.for_evaluation(
             data, 'validation', recipe.image_size, recipe.crop_fraction, recipe.batch_size, threads)
-    return Feed(model, data.split(recipe.subset).records, training, validation)
+    return Feed(model, data.directory, data.split(recipe.subset).records, training, validation)
 
 
 def of_features(
@@ -50,6 +51,7 @@ def of_features(
         validation = kept(parts, recipe, data, 'validation', 1, directory, engine, threads)
     return Feed(
         parts.trained,
+        data.directory,
         data.split(recipe.subset).records,
         lambda first_step: train.for_training(recipe.batch_size, recipe.seed, first_step),
         validation and validation.for_evaluation(FEATURES_AT_A_TIME if parts.head_only else recipe.batch_size),

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from finetune.console.lazy import keras, tf
-from finetune.training.logs import Summaries
+from finetune.runs.summaries import Summaries
 
 
 def write(summaries: Summaries, step: int, variables: Iterable, zeros: dict) -> None:

@@ -14,9 +14,9 @@ from finetune.models import engines
 from finetune.runs.history import MetricsFile
 from finetune.runs.run import Run
 from finetune.runs.state import State
+from finetune.runs.summaries import Summaries
 from finetune.training import histograms
 from finetune.training.feeds import Feed
-from finetune.training.logs import Summaries
 
 MUCH_WAITING = 0.5  # Share of the time.
 STEPS_TO_WARM_UP = 20
@@ -45,7 +45,7 @@ class Journal:
         self._spoke_of_waiting = False
         self._measured = True  # Since patience was last asked; a run that goes on may have ended before.
         self._best = self._best_that_is_there()
-        if self._best and self.run.best_step != self._best[1]:
+        if self._best and self.recipe.keep_best and self.run.best_step != self._best[1]:
             self.run.keep_as_best(self._best[1])  # A kill came between the row and the link.
         if self.recipe.patience and not feed.validation:
             warn('--patience is not used: there are no validation pictures')
@@ -123,9 +123,9 @@ class Journal:
         with self._on_any_disk(step):
             if is_kept:
                 self.run.keep(step)
-            if is_best:
+            if is_best and self.recipe.keep_best:
                 self.run.keep_as_best(step)
-        if is_best and self.run.best_step == step:  # Else it could not be saved, and is nobody's best.
+        if is_best and self.run.best_step in (step, None):  # Else it could not be saved, and is nobody's best.
             self._best = precision, step
         if scores:
             print(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '

@@ -130,3 +130,16 @@ def test_a_build_of_folders_waits_for_neither_numpy_nor_tensorflow():
 def test_an_unknown_verb_is_answered_with_the_verbs():
     done = subprocess.run([sys.executable, '-m', 'finetune', 'trian'], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and 'finetune train' in done.stderr
+
+
+def test_a_flag_that_means_nothing_to_a_command_is_neither_taken_nor_shown():
+    flags = command.Flags('finetune try', 'Tries.')
+    flags.path('here', None, 'kept')
+    flags.path('there', None, 'left out')
+    flags.number('seed', 1, 'left out and added again')
+    flags.leave_out('there', 'seed')
+    flags.integer('seed', 2, 'again')
+    parsed = flags.parse(['--here=~'])
+    assert parsed.seed == 2 and not hasattr(parsed, 'there') and '--there' not in flags.help()
+    with pytest.raises(UsageError):
+        flags.parse(['--there=x'])

@@ -12,7 +12,7 @@ from finetune.console.lazy import tf
 from finetune.records import batches, dataset
 from finetune.runs.run import Run
 from finetune.runs.state import State, build_model
-from finetune.training.logs import Summaries
+from finetune.runs.summaries import Summaries
 from tests import toy_records, toy_run
 
 NAMES = [b'a[1]', b'a\\b', b'a*', b'a?', b'a{b}', b'[', b'a\xffb', 'é花'.encode(), b'a\nb', b'-a b']

@@ -6,7 +6,7 @@ import pytest
 from finetune.runs import trust
 from tests import toy_run
 
-FITTED = trust.Trust(3, 'training pictures, out of fold', 27, 1.5, np.eye(3, 16, dtype=np.float32), 0.0,
+FITTED = trust.Trust(3, 'training pictures, out of fold', 27, 25, 1.5, np.eye(3, 16, dtype=np.float32), 0.0,
                      np.linspace(0.1, 0.9, 27, dtype=np.float32))
 
 

@@ -42,6 +42,12 @@ def test_what_trains_by_steps_is_fitted_to_its_validation_pictures(tmp_path, fla
     assert found.class_means.shape == (3, 16) and found.energy_weight > 0
 
 
+def test_where_no_best_checkpoint_is_kept_the_last_one_answers_and_is_fitted(tmp_path):
+    run = trained(tmp_path, *STEPS, '--nokeep_best', '--epochs=3')
+    assert run.best_step is None
+    assert run.load('best').step == run.steps()[-1] == run.load('best').trust.step
+
+
 def test_it_is_fitted_once_and_again_to_a_better_checkpoint(tmp_path):
     run = trained(tmp_path, *STEPS)
     before = (run.directory / 'trust.npz').stat().st_mtime_ns

@@ -7,8 +7,9 @@ from finetune import train
 from finetune.console.lazy import keras, tf
 from finetune.models import classifier, cuts
 from finetune.records import batches, dataset
+from finetune.runs import summaries
 from finetune.runs.run import Run
-from finetune.training import histograms, logs
+from finetune.training import histograms
 from tests import toy_records
 
 
@@ -91,5 +92,5 @@ def test_a_relu_is_found_however_it_is_written(activation):
 @pytest.mark.parametrize('values', [[1.0, 1.0 + 1e-7], [0.5, np.nan, 2.0], [np.inf], [], [3.0]])
 def test_weights_that_hardly_differ_or_are_no_numbers_are_shown_too(tmp_path, values):
     finite = np.isfinite(values).sum()
-    buckets = logs.Summaries(tmp_path)._buckets(np.array(values, np.float32)).numpy()
+    buckets = summaries.Summaries(tmp_path)._buckets(np.array(values, np.float32)).numpy()
     assert buckets[:, 2].sum() == finite and np.isfinite(buckets).all()

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from finetune import train
 from finetune.console.lazy import keras, tf
 from finetune.models import zoo
 from finetune.models.classics import densenet_bc
 from finetune.runs import catalogue, recipe
 from finetune.runs.state import build_model
+from finetune.training import loop, opening
 
 pytestmark = pytest.mark.kernels
 
@@ -112,9 +112,9 @@ def batches(size: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def losses_here(planned: recipe.Recipe, pictures: list) -> tuple[list[np.ndarray], list[float]]:
     """(the first weights, with those of the auxiliary head, the loss of every step)"""
     strategy = tf.distribute.get_strategy()
-    state = train.state_of(build_model(planned, CLASSES), planned, TRAIN_RECORDS, strategy)
+    state = opening.state_of(build_model(planned, CLASSES), planned, TRAIN_RECORDS, strategy)
     initial = [part.get_weights() for part in (state.model, state.auxiliary and state.auxiliary.head) if part]
-    update = train.training_step(state.model, state, planned, strategy, [1] * CLASSES, jit_compile=False)
+    update = loop.training_step(state.model, state, planned, strategy, [1] * CLASSES, jit_compile=False)
     return initial, [float(update({'image': tf.constant(images), 'label': tf.constant(labels, tf.int32)}))
                      for images, labels in pictures]
 

@@ -7,9 +7,11 @@ import pytest
 
 from finetune import eval, train
 from finetune.evaluation import inference
+from finetune.features import regression
 from finetune.models import classifier, engines
 from finetune.records import batches, dataset
 from finetune.runs.run import Run
+from finetune.training import train as training
 from tests import toy_records
 from tests.test_train import assert_equal_variables, variables
 
@@ -43,13 +45,13 @@ def test_the_head_that_is_solved_for_knows_the_pictures(data, tmp_path, capfd, f
 @pytest.mark.slow
 def test_the_head_is_solved_for_on_all_views_with_the_seed_and_the_smoothing_that_were_asked_for(
         data, tmp_path, monkeypatch):
-    fit, asked = train.regression.fit, []
+    fit, asked = regression.fit, []
 
     def noted(features, labels, classes, seed, *, label_smoothing, tell):
         asked.append((features.shape[:2], seed, label_smoothing))
         return fit(features, labels, classes, seed, label_smoothing=label_smoothing, tell=tell)
 
-    monkeypatch.setattr(train.regression, 'fit', noted)
+    monkeypatch.setattr(regression, 'fit', noted)
     assert solve_toy(data, tmp_path / 'run', '--views=2', '--seed=5', '--label_smoothing=0.1') == 0
     assert asked == [((21, 2), 5, 0.1)]
 
@@ -76,7 +78,7 @@ def test_a_solved_head_does_not_pretend_to_know_other_records(data, tmp_path, ca
 
 
 def test_too_many_features_to_solve_at_once_are_named_with_the_way_out(data, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(train.regression, 'MOST_BYTES', 100)
+    monkeypatch.setattr(regression, 'MOST_BYTES', 100)
     assert solve_toy(data, tmp_path / 'run') == 1
     assert 'add --epochs=10' in capfd.readouterr().err
     assert solve_toy(data, tmp_path / 'run', '--epochs=1') == 0
@@ -97,7 +99,7 @@ def test_an_interrupted_solution_leaves_nothing_that_looks_like_one(data, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.regression, 'fit', interrupted)
+        patch.setattr(regression, 'fit', interrupted)
         assert solve_toy(data, tmp_path / 'run') == 130
     assert Run(tmp_path / 'run').steps() == []
     assert solve_toy(data, tmp_path / 'run') == 0
@@ -109,7 +111,7 @@ def test_towers_that_no_batch_divides_do_not_stop_a_head_that_needs_no_batches(d
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(train, '_check_towers', refuse)
+    monkeypatch.setattr(training, '_check_towers', refuse)
     assert solve_toy(data, tmp_path / 'run') == 0
 
 

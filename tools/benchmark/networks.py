@@ -15,7 +15,7 @@ from finetune.pictures.views import DISTORTIONS
 from finetune.records import batches, dataset, examples
 from finetune.runs import recipe as recipes
 from finetune.runs.state import build_model
-from finetune.training import feeds, pretrained
+from finetune.training import feeds, loop, opening, pretrained
 from tools.benchmark.place import Place
 from tools.benchmark.turns import in_turn, rate, spread
 
@@ -93,8 +93,8 @@ def rate_of_steps(update: Callable, batches_: Iterator, batch_size: int = BATCH,
 def training_step(recipe: recipes.Recipe, model, data, network) -> Callable:
     strategy = tf.distribute.get_strategy()
     per_class = list(data.split('train').per_class)
-    state = train.state_of(model, recipe, data.split('train').records, strategy)
-    return train.training_step(network, state, recipe, strategy, per_class, jit_compile=False)
+    state = opening.state_of(model, recipe, data.split('train').records, strategy)
+    return loop.training_step(network, state, recipe, strategy, per_class, jit_compile=False)
 
 
 def blocks(place: Place) -> Iterator[dict]:

@@ -10,13 +10,12 @@ from unittest import mock
 
 import numpy as np
 
-from finetune import train
 from finetune.console.errors import Error
 from finetune.console.lazy import tf
 from finetune.models import weights
 from finetune.runs.run import Run
 from finetune.runs.state import State
-from finetune.training import journal, pretrained
+from finetune.training import journal, opening, pretrained
 from tests import toy_records
 from tools.torture import trainings, unless
 
@@ -30,7 +29,7 @@ def damaged(place: Path, seed: int, count: int) -> Iterator[str]:
         assert trainings.quiet_train(data, place / 'run', '--epochs=2')[0] == 0
     run = Run(place / 'run')
     older, newest = run.steps()
-    state = train.build_state(run, 24, tf.distribute.get_strategy())
+    state = opening.build_state(run, 24, tf.distribute.get_strategy())
     numbers = {step: _numbers_of(run, state, f'ckpt-{step}') for step in (older, newest)}
     files = [run.directory / f'ckpt-{newest}.{part}' for part in ('index', 'data-00000-of-00001')]
     whole, rng = [file.read_bytes() for file in files], random.Random(seed)

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""What TensorBoard shows of a run or of an evaluation."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,171 @@
+"""The training loop, and the one step of a head that is solved for."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from finetune.console import signals
+from finetune.console.errors import Stopped
+from finetune.console.lazy import tf
+from finetune.console.terminal import Progress, printable, say
+from finetune.features import regression
+from finetune.models import classifier
+from finetune.records import dataset
+from finetune.runs.recipe import Recipe
+from finetune.runs.run import Run
+from finetune.runs.state import State
+from finetune.training import confidence
+from finetune.training.feeds import Feed
+from finetune.training.journal import Journal
+from finetune.training.opening import switch_off_unused
+
+
+@dataclasses.dataclass(frozen=True)
+class Conduct:
+    """How a training is carried out; nothing in here decides which numbers it computes."""
+
+    engine: str | None = None  # Of frozen layers.
+    threads: int | None = None  # That decode and distort.
+    feature_dir: Path | None = None
+    jit_compile: bool = False
+    log_every_steps: int = 10
+    histograms: bool = False
+    save_interval_secs: float = 120
+    deadline: float = math.inf  # By time.monotonic(): the training ends there, saved, before its last step.
+
+
+def train_steps(run: Run, state: State, feed: Feed, strategy, conduct: Conduct) -> None:
+    """Steps until the end, a signal, or a loss that is not finite; measures and saves at the end of every epoch."""
+    recipe = run.recipe
+    step = int(state.step.numpy())
+    update = training_step(feed.network, state, recipe, strategy, run.records['per_class'], conduct.jit_compile)
+    updates = in_one_call(update, strategy)
+    with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
+        progress.start_at(step)
+        journal = Journal(run, state, feed, strategy, progress, conduct.log_every_steps, conduct.histograms)
+        batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
+        while step < recipe.max_steps and not journal.patience_is_over():
+            if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
+                steps = journal.steps_to_next_line(step)
+                loss = updates(batch_iterator, tf.constant(steps))
+            else:
+                steps, loss = 1, update(journal.next_batch(batch_iterator))
+            step += steps
+            journal.steps_done(step, steps, loss)
+            is_late = time.monotonic() > conduct.deadline
+            if journal.epoch_ends(step) or step == recipe.max_steps or is_late:
+                if not feed.from_features:
+                    dataset.check_unchanged(feed.directory, run.records['fingerprint'])
+                journal.measure(step, loss)
+            if journal.seconds_since_save() > conduct.save_interval_secs:
+                journal.save(step)
+            if stop.number:
+                journal.save_at_last(step)
+                raise _stopped(run, step, stop)
+            if is_late:
+                say('The time is up: ending early.')
+                break
+        journal.save_at_last(step)
+    confidence.of_steps(run, feed, strategy)
+
+
+def solve_head(run: Run, state: State, feed: Feed, strategy, conduct: Conduct) -> None:
+    """One step, to the head that fits best; a signal on the way waits for it."""
+    features, labels = feed.kept.rows['features'], feed.kept.rows['label']
+    with signals.deferred() as stop, Progress('Training', 1, 'step') as progress:
+        journal = Journal(run, state, feed, strategy, progress, conduct.log_every_steps, conduct.histograms)
+        head = regression.fit(
+            features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
+        logits = state.model.get_layer('head').get_layer('logits')
+        logits.kernel.assign(head.kernel)
+        logits.bias.assign(head.bias)
+        switch_off_unused(run, state)
+        if state.averages:
+            state.averages.start()
+        state.step.assign(1)
+        confidence.of_solved_head(run, features, labels, head.weight_decay)
+        journal.measure(1, head.loss)
+        journal.save_at_last(1)
+        if stop.number:
+            raise _stopped(run, 1, stop)
+
+
+def _stopped(run: Run, step: int, stop: signals.StopRequest) -> Stopped:
+    return Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
+                   'the same command goes on from there', stop.number)
+
+
+def _tell(trial: regression.Trial) -> None:
+    print(f'{datetime.now()}: weight decay {trial.weight_decay:.1e}, held-out loss = {trial.loss:.4f} '
+          f'precision @ 1 = {trial.precision_at_1:.4f} [{trial.records} examples]', flush=True)
+
+
+def training_step(
+    network, state: State, recipe: Recipe, strategy, per_class: list[int], jit_compile: bool
+) -> Callable:
+    """A function batch -> loss that does one update of `network` on all towers."""
+    variables = [variable for _, group in state.groups for variable in group]
+    kernels = [variable for variable in variables if 'kernel' in variable.name]
+    weights = (1.0, recipe.aux_weight) if state.auxiliary else (1.0,)
+    count = strategy.num_replicas_in_sync
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients(images, labels):
+        """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
+        with tf.GradientTape() as tape:
+            answers = classifier.training_logits(network, images, state.auxiliary)
+            losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+                      for weight, logits in zip(weights, answers, strict=True)]
+            loss = tf.reduce_sum(losses) / recipe.batch_size
+            loss += recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels]) / count
+        return loss, tape.gradient(loss, [variable.value for variable in variables])
+
+    def tower(batch):
+        loss, grads = gradients(batch['image'], batch['label'])
+        if recipe.gradient_clip:
+            grads = clipped(grads, recipe.gradient_clip, count)
+        for optimizer, group in state.groups:
+            optimizer.apply(grads[:len(group)], group)  # Sums the towers' gradients.
+            grads = grads[len(group):]
+        return loss
+
+    @tf.function
+    def update(batch):
+        loss = strategy.reduce('SUM', strategy.run(tower, args=(batch,)), axis=None)
+        state.step.assign_add(1)
+        if state.averages:
+            state.averages.update(tf.cast(state.step, tf.float32))
+        return loss
+
+    return update
+
+
+def in_one_call(update: Callable, strategy) -> Callable:
+    """A function (iterator over batches, steps) -> last loss."""
+    def updates(batch_iterator, steps):
+        loss = 0.0
+        for _ in tf.range(steps):
+            loss = update(next(batch_iterator))
+        return loss
+
+    # Towers wait for each other inside a step, which they cannot do inside the loop of a graph.
+    return updates if strategy.num_replicas_in_sync > 1 else tf.function(updates)
+
+
+def cross_entropy(logits, labels, smoothing: float, per_class: list[int]):
+    """Of each picture, in nats [b]. Smoothing spreads over the classes that occur, never over an unused background."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not smoothing:
+        return losses
+    occurring = tf.constant([count > 0 for count in per_class])
+    spread = -tf.reduce_mean(tf.boolean_mask(tf.nn.log_softmax(logits), occurring, axis=1), axis=1)
+    return (1 - smoothing) * losses + smoothing * spread
+
+
+def clipped(grads: list, norm: float, count: int) -> list:
+    """Gradients of one tower whose sum over `count` towers has at most this global norm."""
+    summed = tf.distribute.get_replica_context().all_reduce('SUM', grads)
+    return [gradient / count for gradient in tf.clip_by_global_norm(summed, norm)[0]]
