@@ -18,6 +18,8 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'checking': ('evaluation', 'features', 'runs', 'records', 'console'),  # Findings, whoever computed the features.
     'building': ('records', 'pictures', 'console'),  # Needs no network, and so no TensorFlow.
     'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
+    'reporting': (  # Shows what all of them found, and finds nothing itself.
+        'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'pictures', 'console'),
 }
 VERBS = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__', '__main__'}  # Each may enter every room.
 

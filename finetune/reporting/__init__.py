@@ -1,0 +1,1 @@
+"""Everything that is known of a project on one page, `report.html`, for the person whose pictures they are."""
