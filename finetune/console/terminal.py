@@ -53,8 +53,13 @@ def warn(line: str) -> None:
 
 def say_next(*words: str) -> None:
     """The next command, ready to paste: quoted for the shell, and not said where a word of it cannot be shown."""
-    if all(character == '\\' or _harmless(character) for word in words for character in word):
+    if can_be_shown(''.join(words)):
         say(f'Next:  {" ".join(map(_quoted, words))}')
+
+
+def can_be_shown(command: str) -> bool:
+    """Whether it is what it looks like, on one line, so that it can be pasted."""
+    return all(character == '\\' or _harmless(character) for character in command)
 
 
 def _quoted(word: str) -> str:

@@ -78,3 +78,34 @@ def _ece(confidence: np.ndarray, is_right: np.ndarray) -> float:
     """Expected calibration error: over the bins, |sum of (right - confidence)| as a share of all pictures."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return float(np.abs(np.bincount(bins, is_right - confidence, BINS)).sum() / len(confidence))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Pictures that were answered about as surely."""
+
+    pictures: int
+    right: int
+    confidence: float  # Mean.
+
+
+def reliability(labels: np.ndarray, logits: np.ndarray, bins: int = 10) -> list[Bin]:
+    """Of bins of confidence, equally wide, those that have pictures, the least sure first."""
+    likely = probabilities(logits)
+    confidence, is_right = likely.max(axis=1), logits.argmax(axis=1) == labels
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [Bin(int(inside.sum()), int(is_right[inside].sum()), float(confidence[inside].mean()))
+            for inside in (places == number for number in range(bins)) if inside.any()]
+
+
+def answered_first(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Were only the surest answers given: (how many, how many of them right, the least sure of them), from few to all.
+
+    Answers that are equally sure come together, so that the order of the pictures decides nothing.
+    """
+    confidence = probabilities(logits).max(axis=1)
+    surest_first = np.argsort(-confidence, kind='stable')
+    confidence = confidence[surest_first]
+    right = np.cumsum(logits.argmax(axis=1)[surest_first] == labels[surest_first])
+    last_of_equals = np.flatnonzero(np.append(confidence[1:] < confidence[:-1], True))
+    return last_of_equals + 1, right[last_of_equals], confidence[last_of_equals]

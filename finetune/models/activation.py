@@ -1,4 +1,4 @@
-"""Where in a picture a class was seen: class activation maps (Zhou et al. 2016), exact for a head on averaged features."""
+"""Where in a picture a class was seen: class activation maps (Zhou et al. 2016), exact for heads on averages."""
 
 import numpy as np
 

@@ -4,6 +4,7 @@ Shard names are read from there and never globbed: shards of an earlier build, a
 short are found before the first step. Label 0 is the background; the model has one output for each label.
 """
 
+import csv
 import hashlib
 import itertools
 import json
@@ -24,6 +25,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 BACKGROUND = 'background'
 MANIFEST, LABELS, SKIPPED = 'dataset.json', 'labels.txt', 'skipped.csv'
+KNOWN = 'schema_version', 'fingerprint', 'labels', 'format', 'splits'  # What a reader of dataset.json needs.
 SHARD_NAME = re.compile(r'[a-z]+-[0-9]{5}-of-[0-9]{5}')
 TREATED_BY = {  # The least that each may be.
     'max_side': 0, 'short_side': 0, 'sixteen_bit_max': 1, 'max_bytes': 1, 'max_pixels': 1,
@@ -119,6 +121,20 @@ def open_records(directory) -> Records:
     _check_counts(opened)
     _check_files(opened)
     return opened
+
+
+def told(records: Records) -> dict:
+    """What the build told of how the records came about: found, skipped, notes, …; empty where it told nothing."""
+    return {name: value for name, value in _read_manifest(records.directory).items() if name not in KNOWN}
+
+
+def skipped(records: Records, most: int) -> list[dict[str, str]]:
+    """The first rows of skipped.csv: file (printable), reason, detail."""
+    try:
+        with (records.directory / SKIPPED).open(newline='', errors='replace') as file:
+            return list(itertools.islice(csv.DictReader(file), most))
+    except OSError:  # Records of other programs have none; what it lists is no picture of theirs.
+        return []
 
 
 def check_unchanged(directory: Path, fingerprint: str) -> None:
