@@ -121,7 +121,8 @@ def axis(name: str, values: Sequence[float], least_step: float = 1e-6) -> Axis:
 
 def axis_of_shares(name: str, values: Sequence[float]) -> Axis:
     """The same in percent, with as many decimals as the ticks need."""
-    ticks = _round_numbers(min(values), max(values), 0.001)
+    high = max(values)
+    ticks = _round_numbers(max(0.0, min(*values, high - 0.01)), high, 0.001)
     decimals = 0 if all(abs(tick * 100 - round(tick * 100)) < 1e-6 for tick in ticks) else 1
     return Axis(name, ticks[0], ticks[-1], [(tick, f'{tick:.{decimals}%}') for tick in ticks])
 

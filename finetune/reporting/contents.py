@@ -1,4 +1,7 @@
-"""What a report is made of: values that others computed. What a project lacks is left out, and its section says so."""
+"""What a report is made of: values that others computed. What a project lacks is left out, and its section says so.
+
+Names are as they are; sentences are `printable` already.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -9,7 +9,6 @@ from PIL import Image
 from finetune.evaluation import drawings
 from finetune.models import activation
 from finetune.pictures import views
-from finetune.runs.recipe import Recipe
 
 DIM = 0.35  # Of the light, where nothing spoke for the answer.
 OUTLINED = 0.5  # Of the strongest: what is above it has a line around it.
@@ -25,11 +24,13 @@ class Look:
     words: str  # One of WHERE.
 
 
-def looks(model, recipe: Recipe, encoded: Sequence[bytes], classes: Sequence[int]) -> list[Look] | None:
+def looks(
+    model, image_size: int, crop_fraction: float, encoded: Sequence[bytes], classes: Sequence[int]
+) -> list[Look] | None:
     """What spoke for each class in each picture; None where the network does not know of places."""
     if not encoded:
         return []
-    seen = np.stack([views.view(views.decode(each), recipe.image_size, recipe.crop_fraction) for each in encoded])
+    seen = np.stack([views.view(views.decode(each), image_size, crop_fraction) for each in encoded])
     maps = activation.maps(model, seen, np.asarray(classes))
     return None if maps is None else [_look(*pair) for pair in zip(seen, maps, strict=True)]
 

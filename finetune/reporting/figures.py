@@ -47,7 +47,8 @@ def reliability(labels: np.ndarray, logits: np.ndarray, scaled: np.ndarray | Non
                             'one' if name == last else 'two', intervals=intervals))
     said = [f'{each.pictures} answers about {each.confidence:.0%} sure: {each.right / each.pictures:.0%} right'
             for each in bins[last]]
-    return charts.chart('How often answers are right, by how sure they are', f'{", ".join(said)}.',
+    return charts.chart('How often answers are right, by how sure they are',
+                        f'{", ".join(said) or "Too few answers to draw"}.',
                         charts.axis_of_shares('how sure it is', (0, 1)), charts.axis_of_shares('right', (0, 1)), every)
 
 

@@ -97,7 +97,7 @@ def _walls(contents: Contents) -> dict[str, gallery.Wall] | None:
 
 
 def _confidence(contents: Contents) -> types.SimpleNamespace | None:
-    if not contents.outputs:
+    if not (contents.outputs and contents.scores):
         return None
     labels, logits = contents.outputs.labels, contents.outputs.logits
     scaled = sentences.scaled_logits(contents)
@@ -172,6 +172,7 @@ def _looks(contents: Contents, answers, encoded: dict[Place, bytes]) -> list[typ
         return None
     pictures = [encoded[tile.places[0]] for tile in answers.tiles]
     classes = [mistake.answered for mistake in answers.mistakes]
-    looks = evidence.looks(contents.loaded.model, contents.run.recipe, pictures, classes)
+    recipe = contents.run.recipe
+    looks = evidence.looks(contents.loaded.model, recipe.image_size, recipe.crop_fraction, pictures, classes)
     return looks and [types.SimpleNamespace(
         view=gallery.as_uri(look.view), where=gallery.as_uri(look.where), words=look.words) for look in looks]

@@ -36,7 +36,7 @@ def how_good(contents: Contents) -> str:
     """The one number with its interval, and how it was measured."""
     winner, scores = contents.winner, contents.scores
     if winner:
-        return _answers_rightly(winner.precision, winner.interval, f'measured {printable(winner.measured_on)}')
+        return _answers_rightly(winner.precision, winner.interval, f'measured {winner.measured_on}')
     if scores:
         return _answers_rightly(scores.precision_at_1, scores.interval, basis(contents))
     return 'No network was measured yet.'
@@ -50,7 +50,7 @@ def _answers_rightly(precision: float, interval: tuple[float, float], how: str) 
 def basis(contents: Contents) -> str:
     """How the outputs came about: what their figures can be taken for."""
     if contents.measured_on:
-        return f'measured {printable(contents.measured_on)}'
+        return f'measured {contents.measured_on}'
     pictures = f'{contents.scores.records:,} {printable(contents.subset)} pictures'
     best_of = contents.found.get('best_of', 1)
     if contents.subset == 'train':

@@ -67,3 +67,17 @@ def test_one_picture_is_enough_to_be_measured():
     found = calibration.measure(np.array([1]), np.array([[0.0, 1.0]], np.float32))
     assert np.isfinite([found.nll, found.brier, found.ece, found.ece_if_perfect]).all()
     assert np.isfinite(calibration.halves_in_turn(np.array([1]), np.array([[0.0, 1.0]]))).all()
+
+
+def test_reliability_counts_every_answer_once_by_how_sure_it_is():
+    logits = np.log(np.array([[0.95, 0.05], [0.92, 0.08], [0.45, 0.55], [0.0001, 0.9999]]))
+    bins = calibration.reliability(np.array([0, 1, 1, 1]), logits)
+    assert [(each.pictures, each.right) for each in bins] == [(1, 1), (3, 2)]
+    assert bins[0].confidence == pytest.approx(0.55)
+
+
+def test_the_surest_answers_come_first_and_equally_sure_ones_together():
+    logits = np.log(np.array([[0.6, 0.4], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]]))
+    answered, right, confidence = calibration.answered_first(np.array([0, 0, 1, 1]), logits)
+    assert answered.tolist() == [1, 2, 4] and right.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(confidence, [0.9, 0.7, 0.6])

@@ -93,6 +93,13 @@ def test_a_record_is_parsed_to_picture_label_and_name(tmp_path):
     assert parsed[0]['encoded'] == toy.encoded(toy.picture(0))
 
 
+def test_pictures_are_found_again_by_their_place_in_a_split(tmp_path):
+    opened = dataset.open_records(write_records(tmp_path / 'r'))
+    every = [examples.parse(record)['encoded'].numpy() for record in tf.data.TFRecordDataset(opened.paths('train'))]
+    assert examples.encoded_at(opened.paths('train'), {1, 4}) == {1: every[1], 4: every[4]}
+    assert examples.encoded_at(opened.paths('train'), ()) == {}
+
+
 @pytest.mark.parametrize('missing', ['image/encoded', 'image/class/label'])
 def test_a_record_without_picture_or_label_is_an_error_and_no_class(missing):
     features = {'image/encoded': b'x', 'image/class/label': 1, 'image/filename': b'a'}
@@ -198,6 +205,16 @@ def test_the_treatment_is_what_the_build_was_told_and_of_older_records_what_they
     stored_by = told | {'source': 'folders', 'recursive': True}
     change_manifest(directory, lambda content: content.update(stored_by=stored_by))
     assert dataset.open_records(directory).treatment == {'format': 'JPEG', **told}
+
+
+def test_what_became_of_the_files_is_told_of_records_that_know_it(tmp_path):
+    directory = write_records(tmp_path / 'r')
+    opened = dataset.open_records(directory)
+    assert dataset.told(opened) == {} and dataset.skipped(opened, 5) == []
+    change_manifest(directory, lambda content: content.update(found=9, skipped={'truncated': 2}))
+    (directory / dataset.SKIPPED).write_text('file,reason,detail\na.jpg,truncated,x\nb.jpg,truncated,"y, z"\n')
+    assert dataset.told(opened) == {'found': 9, 'skipped': {'truncated': 2}}
+    assert dataset.skipped(opened, 1) == [{'file': 'a.jpg', 'reason': 'truncated', 'detail': 'x'}]
 
 
 def test_a_manifest_of_noise_is_refused(tmp_path):
