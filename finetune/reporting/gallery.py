@@ -12,7 +12,7 @@ from finetune.checking.album import Album
 from finetune.checking.findings import PAIRS, Finding
 from finetune.checking.judgement import Checked
 from finetune.console.terminal import printable
-from finetune.evaluation import drawings, metrics
+from finetune.evaluation import drawings
 from finetune.evaluation.metrics import Mistake
 from finetune.records import examples
 from finetune.records.dataset import Records
@@ -48,17 +48,12 @@ class Wall:
 # Which ones -----------------------------------------------------------------------------------------------
 
 
-def surest_mistakes(contents: Contents, logits: np.ndarray) -> list[Mistake]:
-    return metrics.worst_mistakes(contents.outputs.labels, logits, MOST_MISTAKES)
-
-
 def of_mistakes(contents: Contents, mistakes: Sequence[Mistake]) -> list[Tile]:
     return [_mistake(contents, mistake) for mistake in mistakes]
 
 
-def of_confusion(contents: Contents, logits: np.ndarray, true: int, answered: int) -> list[Tile]:
-    """The pictures of one class that were taken for another, the surest first."""
-    mistakes = metrics.worst_mistakes(contents.outputs.labels, logits, len(logits))
+def of_confusion(contents: Contents, mistakes: Sequence[Mistake], true: int, answered: int) -> list[Tile]:
+    """Of the mistakes the first with pictures of one class that were taken for another."""
     of_pair = [mistake for mistake in mistakes if (mistake.true, mistake.answered) == (true, answered)]
     return of_mistakes(contents, of_pair[:MOST_OF_CONFUSION])
 

@@ -11,6 +11,7 @@ from finetune.checking import findings
 from finetune.console import terminal
 from finetune.console.files import write_atomically
 from finetune.console.terminal import printable
+from finetune.evaluation import metrics
 from finetune.evaluation.metrics import ClassScore, wilson
 from finetune.records import dataset
 from finetune.reporting import charts, evidence, figures, gallery, sentences
@@ -41,7 +42,7 @@ def render(contents: Contents) -> str:
     return _environment().get_template('report.html').render(
         contents=contents, **parts, looks=_looks(contents, parts['answers'], encoded),
         thumbnails={place: gallery.thumbnail(picture) for place, picture in encoded.items()},
-        style=Markup((HERE / 'style.css').read_text()), now=f'{datetime.now():%-d %B %Y, %H:%M}')
+        style=Markup((HERE / 'style.css').read_text()), now=datetime.now())
 
 
 def _environment() -> jinja2.Environment:
@@ -70,15 +71,15 @@ def _answers(contents: Contents) -> types.SimpleNamespace | None:
         return None
     fitted = contents.loaded.trust if contents.loaded else None
     logits = outputs.logits / (fitted.temperature if fitted else 1)  # So that figures are those of `finetune predict`.
-    mistakes = gallery.surest_mistakes(contents, logits)
-    pairs = scores.confusions()
+    mistakes = metrics.worst_mistakes(outputs.labels, logits, len(logits))
+    pairs, surest = scores.confusions(), mistakes[:gallery.MOST_MISTAKES]
     rows = sorted(scores.classes, key=lambda row: (row.recall is None, row.recall, row.number))
     return types.SimpleNamespace(
         rows=[_class_row(row) for row in rows[:MOST_CLASSES]], classes=len(rows), wrong=scores.records - scores.right,
         pairs=pairs[:gallery.MOST_CONFUSIONS], kinds_of_mistake=len(pairs),
-        of_pairs=[gallery.of_confusion(contents, logits, true, answered)
+        of_pairs=[gallery.of_confusion(contents, mistakes, true, answered)
                   for true, answered, _ in pairs[:gallery.MOST_CONFUSIONS]],
-        mistakes=mistakes, tiles=gallery.of_mistakes(contents, mistakes))
+        mistakes=surest, tiles=gallery.of_mistakes(contents, surest))
 
 
 def _class_row(row: ClassScore) -> types.SimpleNamespace:
@@ -127,7 +128,7 @@ def _data(contents: Contents) -> types.SimpleNamespace:
     return types.SimpleNamespace(
         splits=splits, rows=rows[:MOST_CLASSES], classes=len(rows),
         largest=max(max(counts) for _, counts in rows), told=told,
-        skipped=sum(told.get('skipped', {}).values()), skipped_rows=dataset.skipped(contents.data, MOST_SKIPPED),
+        skipped=sum((told.get('skipped') or {}).values()), skipped_rows=dataset.skipped(contents.data, MOST_SKIPPED),
         of_classes=[finding for finding in contents.checked.found if finding.label] if contents.checked else [])
 
 

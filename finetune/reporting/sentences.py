@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.checking import findings
 from finetune.console.terminal import count, listed, printable, some
 from finetune.evaluation import calibration
 from finetune.evaluation.metrics import Scores
@@ -98,8 +97,8 @@ def _of_data(contents: Contents) -> Iterator[Advice]:
         if finding.kind == 'shortcut':
             yield Advice('Something that is no content tells the classes apart.', 'data')
     if of['small_classes']:
-        yield Advice(f'{count(of["small_classes"], "class").replace("classs", "classes")} '
-                     f'{"have" if of["small_classes"] > 1 else "has"} too few pictures to be measured.', 'data')
+        yield Advice('One class has too few pictures to be measured.' if of['small_classes'] == 1 else
+                     f'{of["small_classes"]:,} classes have too few pictures to be measured.', 'data')
 
 
 def _of_answers(contents: Contents) -> Iterator[Advice]:
@@ -177,6 +176,29 @@ def temperature(contents: Contents) -> list[str]:
     return lines
 
 
+# Data -----------------------------------------------------------------------------------------------------
+
+
+def copies(told: Mapping) -> str:
+    """What the build found of pictures whose pixels are the same; '' where it found none."""
+    found = told.get('duplicates') or {}
+    places = {'in_two_splits': 'in two splits', 'in_two_classes': 'in two classes', 'in_one_class': 'in one class'}
+    where = [f'{found[name]:,} {text}' for name, text in places.items() if found.get(name)]
+    return f'Exact copies that the build found: {listed(where)}.' if where else ''
+
+
+def files(told: Mapping) -> str:
+    """What became of the files, and how large the pictures are."""
+    if 'found' not in told:
+        return 'The records do not tell.'
+    text = (f'{count(told["found"], "picture")} found: {told["written"]:,} are in the records, '
+            f'{sum(told["skipped"].values()):,} were skipped.')
+    if not told.get('smallest'):
+        return text
+    smallest, largest = (f'{width:,} × {height:,}' for height, width in (told['smallest'], told['largest']))
+    return f'{text} The smallest has {smallest} pixels, the largest {largest}.'
+
+
 def shortcut(contents: Contents) -> str:
     """Whether what is no content tells the classes apart."""
     checked = contents.checked
@@ -199,7 +221,3 @@ def wrong_labels(contents: Contents) -> str:
             f'about {among_called:.0f} really are mislabelled, and about {in_all:.0f} of all '
             f'{len(contents.checked.album.labels):,}. Nothing was changed: look at them, and move the files that are '
             'wrong.')
-
-
-def kind(name: str) -> str:
-    return findings.KINDS[name]
