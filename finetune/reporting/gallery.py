@@ -12,7 +12,7 @@ from finetune.checking.album import Album
 from finetune.checking.findings import PAIRS, Finding
 from finetune.checking.judgement import Checked
 from finetune.console.terminal import printable
-from finetune.evaluation import drawings
+from finetune.evaluation import drawings, unknown
 from finetune.evaluation.metrics import Mistake
 from finetune.records import examples
 from finetune.records.dataset import Records
@@ -60,10 +60,12 @@ def of_confusion(contents: Contents, mistakes: Sequence[Mistake], true: int, ans
 
 def _mistake(contents: Contents, mistake: Mistake) -> Tile:
     true, answered = (printable(contents.data.labels[number]) for number in (mistake.true, mistake.answered))
-    name = printable(contents.outputs.filenames[mistake.index])
-    return Tile(((contents.subset, mistake.index),), (name,), (
-        f'Is {true}', f'Said {answered}, {mistake.probability:.1%} sure ({mistake.probability_of_true:.1%} for {true})',
-        name))
+    name, familiarity = printable(contents.outputs.filenames[mistake.index]), contents.outputs.extra
+    lines = [f'Is {true}',
+             f'Said {answered}, {mistake.probability:.1%} sure ({mistake.probability_of_true:.1%} for {true})', name]
+    if familiarity is not None and familiarity[mistake.index] <= 1 - unknown.KEEP:
+        lines.append('But predict would answer “unknown”')
+    return Tile(((contents.subset, mistake.index),), (name,), tuple(lines))
 
 
 def of_kind(checked: Checked, kind: str) -> Wall:

@@ -181,6 +181,14 @@ def test_mistakes_are_as_sure_as_predict_says(toys, page):
     assert f'{surest.probability:.1%} sure' in page.text
 
 
+def test_a_mistake_that_predict_would_not_make_is_called_that(toys):
+    wrong = metrics.worst_mistakes(toys.outputs.labels, toys.outputs.logits, 1)[0].index
+    familiarity = np.ones(len(toys.outputs.labels))
+    familiarity[wrong] = 0.04
+    page = page_of(dataclasses.replace(toys, outputs=dataclasses.replace(toys.outputs, extra=familiarity)))
+    assert page.text.count('predict would answer “unknown”') in (1, 2)  # Among the surest, and among those of its pair.
+
+
 # What a project lacks ------------------------------------------------------------------------------------
 
 
