@@ -59,7 +59,7 @@ def _unused_flags(options) -> list[str]:
     of_others = {'tfds': (*plan.DIRECTORIES, 'labels_file', 'num_threads'),
                  'cifar10': ('labels_file', 'num_threads'), 'mnist_csv': ('num_threads',)}
     unused = of_others.get(options.source, ())
-    unused += () if options.source == 'folders' else plan.STORED_BY
+    unused += () if options.source == 'folders' else (*plan.STORED_BY, 'labels_csv')
     unused += () if options.source == 'tfds' else ('tfds', 'tfds_dir', 'tfds_splits')
     return [name for name in unused if name in options.given]
 

@@ -59,10 +59,10 @@ def build(options) -> Built:
 def _check_output(output: Path, options) -> None:
     """The user's own files are never replaced: not the pictures, and, unless asked, nothing no build wrote."""
     target = output.resolve()
-    for directory in filter(None, (getattr(options, name) for name in (*plan.DIRECTORIES, 'tfds_dir'))):
+    for directory in filter(None, (getattr(options, name) for name in (*plan.DIRECTORIES, 'tfds_dir', 'labels_csv'))):
         source = Path(directory).resolve()
         if target == source or target in source.parents or source in target.parents:
-            raise UsageError(f'--output_directory={printable(output)} and the pictures in {printable(directory)} '
+            raise UsageError(f'--output_directory={printable(output)} and {printable(directory)}, which is read, '
                              'lie one in the other; choose another output directory')
     if target in (Path.cwd(), *Path.cwd().parents):
         raise UsageError(f'--output_directory={printable(output)} is the folder that you are in, or one above it, and '

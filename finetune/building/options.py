@@ -27,6 +27,8 @@ def add_flags(flags: Flags) -> None:
     flags.path('output_directory', None, 'records to make; records that stand there are replaced')
     flags.path('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
                  "of mnist_csv names for the file's numbers from 0 on")
+    flags.path('labels_csv', None, 'CSV file with the columns file and label, and perhaps split (train, validation, '
+               'test): the pictures are the files that it lists, below --train_directory or beside it')
     flags.switch('overwrite', False, 'replace the output directory whatever is in it')
     flags.group('what is stored')
     flags.integer('max_side', 0, 'shrink pictures whose longer side exceeds this many pixels', least=0)

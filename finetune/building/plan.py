@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.building import conversion
-from finetune.building.sources import Source, folders, layout
+from finetune.building.sources import Source, folders, labels_csv, layout
 from finetune.building.sources.labels import read_labels
 from finetune.console import machine
 from finetune.console.errors import Error, UsageError
@@ -144,18 +144,39 @@ def _directories(options) -> dict[str, str]:
     return {name: directory for name in SPLITS if (directory := getattr(options, f'{name}_directory'))}
 
 
+def _pictures(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    return _labeled_files(options) if options.labels_csv else _class_folders(options)
+
+
 def _class_folders(options) -> tuple[tuple[str, ...], dict[str, Source]]:
     listings = {name: folders.list_pictures(directory, f'{name}_directory', options.recursive, not options.no_symlinks)
                 for name, directory in _directories(options).items()}
     for listing in listings.values():
         layout.check_pictures(listing)
     labels = _labels(listings, options.labels_file)
-    limits = gate.Limits(options.max_bytes, options.max_pixels)
-    return labels, {
-        name: folders.ClassFolders(listing, labels, folders.FolderLoader(
-            listing.directory, limits, options.max_side, options.short_side, options.sixteen_bit_max,
-            not options.no_symlinks))
-        for name, listing in listings.items()}
+    return labels, {name: folders.ClassFolders(listing, labels, _loader(listing.directory, options))
+                    for name, listing in listings.items()}
+
+
+def _labeled_files(options) -> tuple[tuple[str, ...], dict[str, Source]]:
+    for name in ('validation_directory', 'test_directory', 'recursive'):
+        if getattr(options, name):
+            raise UsageError(f'--{name} has nothing to do with --labels_csv: leave it out; the list says where its '
+                             'files lie, and in a column split which of them are for what')
+    listing = labels_csv.find(options.labels_csv, labels_csv.read(options.labels_csv), options.train_directory)
+    labels, loader = labels_csv.classes(listing, options.labels_file), _loader(listing.directory, options)
+    for name in ('validation', 'test'):
+        if f'{name}_percent' in options.given and name in listing.files:
+            raise UsageError(f'{printable(options.labels_csv)} says which pictures are for {name}: leave '
+                             f'--{name}_percent out')
+    return labels, {name: labels_csv.LabeledFiles(listing, name, labels, loader)
+                    for name in SPLITS if name in listing.files}
+
+
+def _loader(directory: bytes, options) -> folders.FolderLoader:
+    return folders.FolderLoader(
+        directory, gate.Limits(options.max_bytes, options.max_pixels), options.max_side, options.short_side,
+        options.sixteen_bit_max, not options.no_symlinks)
 
 
 def _mnist_csv(options) -> tuple[tuple[str, ...], dict[str, Source]]:
@@ -180,7 +201,7 @@ def _tfds(options) -> tuple[tuple[str, ...], dict[str, Source]]:
     return sources['train'].labels, sources
 
 
-SOURCES = {'folders': _class_folders, 'mnist_csv': _mnist_csv, 'cifar10': _cifar10, 'tfds': _tfds}  # By --source.
+SOURCES = {'folders': _pictures, 'mnist_csv': _mnist_csv, 'cifar10': _cifar10, 'tfds': _tfds}  # By --source.
 
 
 def _percents(options, sources: dict[str, Source]) -> dict[str, float]:

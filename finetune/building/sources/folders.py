@@ -11,7 +11,7 @@ import os
 import random
 import unicodedata
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,7 +87,7 @@ class Listing:
     """What one directory of class folders holds, before any picture is read."""
 
     directory: bytes
-    flag: str  # What named the directory.
+    flag: str  # What named the directory; '' where it was named without one.
     pictures: dict[bytes, list[bytes]] = field(default_factory=dict)  # By class folder: names below it, sorted.
     links: set[bytes] = field(default_factory=set)  # FOLDER/NAME of pictures that are symbolic links.
     skipped: list[Skip] = field(default_factory=list)
@@ -134,7 +134,8 @@ def list_pictures(
     try:
         entries = _entries(listing.directory)
     except OSError as error:
-        raise Error(f'--{flag}={printable(directory)}: {error.strerror}. {LAYOUT}') from None
+        named = f'--{flag}=' if flag else ''
+        raise Error(f'{named}{printable(directory)}: {error.strerror}. {LAYOUT}') from None
     above = (os.path.realpath(listing.directory),)
     for entry in entries:
         is_folder = _is_folder(entry)
@@ -226,13 +227,9 @@ class ClassFolders:
 
     def stored_bytes(self) -> int:
         """Of the pictures named as JPEGs, which keep their bytes: exact for a few files, from a sample for many."""
-        if self.loader.max_side or self.loader.short_side:
-            return 0
-        step = -(-sum(self.per_label) // SIZES_ASKED) or 1
         paths = (b'/'.join((self._listing.directory, folder, name))
                  for folder, names in zip(self._folders, self._names, strict=True) for name in names)
-        sizes = [_size(path) for path in itertools.islice(paths, 0, None, step) if SUFFIXES[_suffix(path)] == 'JPEG']
-        return step * sum(size for size in sizes if size <= self.loader.limits.max_bytes)  # Larger ones are rejected.
+        return stored_bytes(paths, sum(self.per_label), self.loader)
 
     def remarks(self) -> Iterator[str]:
         found, known = self._listing.labels(), set(self._all_labels)
@@ -256,6 +253,15 @@ class ClassFolders:
             yield f'{self.where}: {self._listing.stray} pictures beside the class folders are left out.'
 
 
+def stored_bytes(paths: Iterable[bytes], pictures: int, loader: 'FolderLoader') -> int:
+    """About how many bytes the records of these files will surely take: see `ClassFolders.stored_bytes`."""
+    if loader.max_side or loader.short_side:
+        return 0
+    step = -(-pictures // SIZES_ASKED) or 1
+    sizes = [_size(path) for path in itertools.islice(paths, 0, None, step) if SUFFIXES.get(_suffix(path)) == 'JPEG']
+    return step * sum(size for size in sizes if size <= loader.limits.max_bytes)  # Larger ones are rejected.
+
+
 def nearly(folders: Collection[str], classes: Collection[str]) -> Iterator[tuple[str, str]]:
     """Folders that are no class, each with the class without a folder that looks like it.
 
@@ -274,7 +280,7 @@ def folded(label: str) -> str:
 
 @dataclass(frozen=True)
 class FolderLoader:
-    """A `Loader` whose keys are FOLDER/NAME."""
+    """A `Loader` whose keys are paths below the directory; FOLDER/NAME of class folders."""
 
     directory: bytes
     limits: gate.Limits = gate.DEFAULT_LIMITS
@@ -288,7 +294,8 @@ class FolderLoader:
         data = disk.read(os.path.join(self.directory, key), self.limits, self.follow_symlinks)
         picture = gate.admit(
             data, self.limits, self.max_side, self.short_side, self.format, self.sixteen_bit_max)
-        as_named = formats.sniff(data) == SUFFIXES[_suffix(key)]
+        found = formats.sniff(data)
+        as_named = found == SUFFIXES.get(_suffix(key), found)  # A name that promises nothing breaks no promise.
         notes = picture.notes if as_named else (*picture.notes, 'suffix_mismatch')
         return Loaded(picture.encoded, picture.height, picture.width, picture.digest, notes)
 

@@ -54,6 +54,11 @@ def _what_is_wrong(label: str, earlier: dict[str, int]) -> str:
         return f'repeats {printable(label)!r} of line {earlier[label]}; each class stands once. Delete one.'
     if label == BACKGROUND:
         return f'is {BACKGROUND!r}, which is always label 0 and never listed. Delete it.'
+    return why_no_class(label)
+
+
+def why_no_class(label: str) -> str:
+    """What is wrong with a label that could be no folder; '' where nothing is."""
     if label in ('.', '..') or '/' in label or _CONTROL.search(label):
         return f'({printable(label)}) cannot be a class; a label is the name of a folder, never a path.'
     return ''

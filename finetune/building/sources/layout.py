@@ -1,7 +1,6 @@
 """Directories that are not DIRECTORY/CLASS/PICTURE: what they are instead, and which flags were likely meant."""
 
 import re
-from collections.abc import Sequence
 
 from finetune.building.sources import Skip
 from finetune.building.sources.folders import BROKEN_LINKS, LAYOUT, Listing, Others
@@ -9,25 +8,56 @@ from finetune.building.sources.labels import label_of
 from finetune.console.errors import Error
 from finetune.console.terminal import printable, some
 
-# Words that name a part of a data set; the first one that is found is meant.
-TRAINING = ('train', 'training')
-VALIDATION = ('validation', 'val', 'valid', 'dev')
-TEST = ('test', 'testing', 'tests')
+WORDS = {  # That name a part of a data set, by split; the first one that is found is meant.
+    'train': ('train', 'training'),
+    'validation': ('validation', 'val', 'valid', 'dev'),
+    'test': ('test', 'testing', 'tests'),
+}
+SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
 BESIDE_THEM = {'set', 'data', 'dataset', 'split', 'image', 'images', 'pictures', 'photos'}  # 'train_images', 'test_set'
 
 
 def check_classes(listing: Listing) -> None:
     """Raises Error where all class folders are called as the parts of a data set are: 'test' is hardly a class."""
-    inner = _folders_inside(listing)
-    filled = [folder for folder, names in listing.pictures.items() if names or folder in inner]
-    parts = [_part_of_a_set(folder) for folder in filled]
-    if not parts or not all(parts) or not (len(parts) > 1 or parts[0] in TRAINING):
+    called_so = parts(listing)
+    if not called_so:
         return
-    likely = _likely_flags(listing, [folder for folder in filled if folder in inner])
-    meant = f'Did you mean {likely}?' if likely else f'They hold pictures and no class folders. {LAYOUT}'
+    if likely := _likely_flags(listing):
+        meant = f'Did you mean {likely}?'
+    elif _folders_inside(listing):
+        meant = 'None of those with class folders is for training: call one of them train.'
+    else:
+        meant = f'They hold pictures and no class folders. {LAYOUT}'
     way_out = 'list them in a --labels_file' + ('' if any(listing.pictures.values()) else ' and add --recursive')
-    raise Error(f'{_shown(listing)}: its folders are called as the parts of a data set are: {some(filled)}. {meant} If '
-                f'they are classes, {way_out}.')
+    raise Error(f'{_shown(listing)}: its folders are called as the parts of a data set are: {some(called_so)}. {meant} '
+                f'If they are classes, {way_out}.')
+
+
+def parts(listing: Listing) -> list[bytes]:
+    """The folders with something in them, where all are called as the parts of a data set are; else none."""
+    found = filled(listing)
+    words = [_part_of_a_set(folder) for folder in found]
+    return found if words and all(words) and (len(words) > 1 or words[0] in WORDS['train']) else []
+
+
+def folder_of_each(listing: Listing) -> dict[str, bytes]:
+    """By split, the part of a data set that holds class folders for it."""
+    inner = _folders_inside(listing)
+    by_word = {_part_of_a_set(folder): folder for folder in parts(listing) if folder in inner}
+    found = {split: [by_word[word] for word in words if word in by_word] for split, words in WORDS.items()}
+    return {split: folders[0] for split, folders in found.items() if folders}
+
+
+def wrapped(listing: Listing) -> bytes | None:
+    """The one folder that holds everything, and only folders, as archives often have it."""
+    found = filled(listing)
+    return found[0] if len(found) == 1 and not listing.stray and not listing.pictures[found[0]] else None
+
+
+def filled(listing: Listing) -> list[bytes]:
+    """The folders that are not empty."""
+    inner = _folders_inside(listing)
+    return [folder for folder, names in listing.pictures.items() if names or folder in inner]
 
 
 def check_pictures(listing: Listing) -> None:
@@ -45,7 +75,8 @@ def check_pictures(listing: Listing) -> None:
             f'If {some(inner)} are the classes, add --recursive; if the folders in them are, bring those into one '
             'folder.'))
     if listing.stray:
-        raise Error(f'{shown} holds {listing.stray} pictures but no class folders. {LAYOUT}')
+        raise Error(f'{shown} holds {listing.stray} pictures but no class folders. {LAYOUT} Or name the class of '
+                    'each in a CSV file: --labels_csv=FILE')
     if skip := _first(listing, *BROKEN_LINKS):
         raise Error(f'{shown} holds no pictures, and {printable(skip.path)} is {skip.detail}. {LAYOUT}')
     if others := _not_read(listing):
@@ -76,26 +107,24 @@ def _folders_inside(listing: Listing) -> set[bytes]:
 def _part_of_a_set(folder: bytes) -> str:
     """'train' of a folder called train_images or Train2017; '' for any other name."""
     words = [word for word in re.findall(r'[^\W\d_]+', label_of(folder).lower()) if word not in BESIDE_THEM]
-    return words[0] if len(words) == 1 and words[0] in (*TRAINING, *VALIDATION, *TEST) else ''
+    return words[0] if len(words) == 1 and words[0] in SPLIT_OF else ''
 
 
-def _likely_flags(listing: Listing, folders: Sequence[bytes]) -> str:
+def _likely_flags(listing: Listing) -> str:
     """For a set given one level too high: the flags for its parts, of those that hold class folders."""
-    by_part = {_part_of_a_set(folder): folder for folder in folders}
-    train, validation, test = (next((by_part[part] for part in parts if part in by_part), None)
-                               for parts in (TRAINING, VALIDATION, TEST))
+    train, validation, test = map(folder_of_each(listing).get, WORDS)
     flags = {
         'train_directory': {'train_directory': train, 'validation_directory': train and validation,
                             'test_directory': train and test},
         'validation_directory': {'validation_directory': validation or test or train},
         'test_directory': {'test_directory': test or validation or train},
-    }[listing.flag]
+    }[listing.flag or 'train_directory']
     return ' '.join(_flag(flag, listing, folder) for flag, folder in flags.items() if folder)
 
 
-def _flag(flag: str, listing: Listing, folder: bytes) -> str:
-    return f'--{flag}={printable(listing.directory_of(folder))}'
+def _flag(flag: str, listing: Listing, folder: bytes = b'') -> str:
+    return f'--{flag}={printable(listing.directory_of(folder) if folder else listing.directory)}'
 
 
 def _shown(listing: Listing) -> str:
-    return f'--{listing.flag}={printable(listing.directory)}'
+    return _flag(listing.flag, listing) if listing.flag else printable(listing.directory)
