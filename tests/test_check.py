@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from finetune import check, train
+from finetune import build, check, train
 from finetune.models import zoo
 from finetune.records import dataset, examples
 from tests import toy, toy_net, toy_records, toy_run
@@ -80,6 +80,28 @@ def test_a_count_that_is_not_kept_to_ends_with_3_after_everything_was_written(da
     assert 'error: --require is not met: leaks=0, but it is 1.' in capsys.readouterr().err
     content = json.loads((data / 'check/findings.json').read_text())
     assert content['requirements'] == {'contradictions<=1': True, 'leaks=0': False} and rows_of(data)
+
+
+@pytest.mark.slow
+def test_what_check_finds_in_two_splits_is_in_one_after_the_next_build_and_stays_there(tmp_path, backbone):
+    pictures = tmp_path / 'pictures'
+    for label in 'ab':
+        (pictures / label).mkdir(parents=True)
+        for number in range(15):
+            image = photo(number + 100 * (label == 'b'))
+            (pictures / label / f'{number}.jpg').write_bytes(saved(image))
+            (pictures / label / f'again{number}.jpg').write_bytes(toy.encoded(image, quality=55))
+    records, found = tmp_path / 'records', tmp_path / 'records/check/findings.csv'
+    flags = [f'--train_directory={pictures}', f'--output_directory={records}', '--num_threads=1']
+    assert build.main(flags) == 0 and run_check(records, backbone) == 0
+    assert any(row['kind'] == 'leak' for row in rows_of(records))
+    fingerprints = []
+    for _ in range(2):
+        assert build.main([*flags, f'--group_near_duplicates={found}']) == 0 and run_check(records, backbone) == 0
+        assert not any(row['kind'] == 'leak' for row in rows_of(records))
+        assert dataset.open_records(records).split('validation').per_class == (0, 6, 6)
+        fingerprints.append(dataset.open_records(records).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
 
 
 @pytest.mark.slow

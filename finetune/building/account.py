@@ -15,7 +15,7 @@ from pathlib import Path
 import PIL
 from PIL import features
 
-from finetune.building import conversion
+from finetune.building import conversion, groups
 from finetune.building.plan import SPLIT_VERSION, Plan
 from finetune.building.sources import Skip, folders
 from finetune.console.terminal import count, listed, printable, say, say_next, some, table, warn
@@ -68,6 +68,7 @@ def start_screen(plan: Plan, output: Path, automatic_percent: bool) -> None:
 def _remarks(plan: Plan) -> Iterator[str]:
     for part in plan.parts:
         yield from part.source.remarks()
+        yield from part.near.remarks() if part.near else ()
     alike = collections.Counter(map(folders.folded, plan.labels))
     twins = [label for label in plan.labels if alike[folders.folded(label)] > 1]
     if twins:
@@ -94,12 +95,21 @@ def facts(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
         'largest': max(sizes, key=conversion.area, default=None),
         'sources': {listed(part.splits): part.source.where for part in plan.parts},
         **{f'{split}_percent': percent for split, percent in ({'validation': 0.0} | plan.percents).items()},
+        **_near_duplicates(plan, outcomes),
         'stored_by': plan.stored_by,
         'seed': plan.seed,
         'split_version': SPLIT_VERSION,
         'versions': {'python': platform.python_version(), 'pillow': PIL.__version__,
                      'libjpeg_turbo': features.version('libjpeg_turbo')},
     }
+
+
+def _near_duplicates(plan: Plan, outcomes: Sequence[conversion.Outcome]) -> dict:
+    """Of the source whose pictures share out themselves, where they are grouped."""
+    for part, outcome in zip(plan.parts, outcomes, strict=True):
+        if part.near:
+            return {'near_duplicates': groups.facts(part.near.pairs, outcome.keys, outcome.labels)}
+    return {}
 
 
 def _sorted(*counters: collections.Counter) -> dict[str, int]:
@@ -175,6 +185,9 @@ def warnings(
     if small := classes_where(lambda i: 0 < totals[i] < SMALL_CLASS):
         yield f'fewer than {SMALL_CLASS} pictures of {some(small)}; expect little of a class so small.'
     yield from _duplicate_warnings(told['duplicates'], tuple(plan.shards))
+    if torn := told.get('near_duplicates', {}).get('in_two_classes'):
+        yield (f'{count(torn, "group")} of near-duplicates in two classes: all of them train, as one of the labels is '
+               'likely wrong and nothing should be measured by it.')
     yield from _note_warnings(outcomes)
 
 
@@ -182,7 +195,7 @@ def _without(plan: Plan, split: str) -> str:
     """Of a split that no picture fell to."""
     if split in plan.percents:
         return (f'no picture fell to {split}, so that nothing can be measured: it takes a class of '
-                f'{_enough(plan, split)} different pictures, or pictures of their own (--{split}_directory).')
+                f'{_enough(plan, split)}, or pictures of their own (--{split}_directory).')
     return f'no picture of {_where(plan, split)} can be used; the records have no {split} split.'
 
 
@@ -190,13 +203,15 @@ def _what_it_costs(plan: Plan, split: str) -> str:
     """Of classes without a picture in the split."""
     is_not = 'cannot be learned' if split == 'train' else 'is not measured'
     if split in plan.percents:
-        return f'{is_not}; it takes a class of {_enough(plan, split)} different pictures. Add some'
+        return f'{is_not}; it takes a class of {_enough(plan, split)}. Add some'
     return f'{is_not}; add some to {_where(plan, split)}'
 
 
-def _enough(plan: Plan, split: str) -> int:
-    """The fewest different pictures of which a class gives one to the split: those before it come first."""
-    return 1 + next(part.splits.index(split) for part in plan.parts if split in part.splits)
+def _enough(plan: Plan, split: str) -> str:
+    """The fewest pictures of which a class gives one to the split: those before it come first."""
+    part = next(part for part in plan.parts if split in part.splits)
+    grouped = ' (near-duplicates count as one)' if part.near else ''
+    return f'{1 + part.splits.index(split)} different pictures{grouped}'
 
 
 def _where(plan: Plan, split: str) -> str:
@@ -239,6 +254,9 @@ def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> 
     """The files made, the counts in the last line of the results, and the next command."""
     for split in splits:
         print(f'{split.name}: {count(split.records, "record")} in {count(len(split.shards), "shard")}')
+    if near := told.get('near_duplicates'):
+        print(f'{count(near["groups"], "group")} of near-duplicates, {count(near["pictures"], "picture")}: each in one '
+              'split')
     shards = [split.shards[0].name + (' …' if len(split.shards) > 1 else '') for split in splits]
     made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
     print(f'made in {printable(output)}: {made}')

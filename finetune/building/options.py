@@ -24,6 +24,8 @@ def add_flags(flags: Flags) -> None:
                  f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
     flags.number('test_percent', 0, 'without a test directory: how much of the pictures is kept for a test, chosen by '
                  'content too; the validation pictures stay the same (0: none)', least=0)
+    flags.path('group_near_duplicates', None, 'findings.csv of `finetune check`: what it found to be nearly the same '
+               'picture goes to one split, where the content decides which')
     flags.path('output_directory', None, 'records to make; records that stand there are replaced')
     flags.path('labels_file', None, 'class folder names, one a line: line k is label k (default: all folders, sorted); '
                  "of mnist_csv names for the file's numbers from 0 on")

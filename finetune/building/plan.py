@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune.building import conversion
+from finetune.building import conversion, groups
 from finetune.building.sources import Source, folders, labels_csv, layout
 from finetune.building.sources.labels import read_labels
 from finetune.console import machine
@@ -36,6 +36,7 @@ class Part:
 
     source: Source
     splits: tuple[str, ...]  # In the order of SPLITS.
+    near: groups.Near | None = None  # Pictures that are to stay on one side.
 
     @property
     def pictures(self) -> int:
@@ -49,7 +50,8 @@ class Part:
         """Of pictures that have all been judged, by place."""
         if self.only_split:
             return [self.only_split] * len(keys)
-        return by_content(keys, labels, percents.get('validation', 0), percents.get('test', 0))
+        shared = groups.shared_keys(self.near.pairs, keys) if self.near else {}
+        return by_content(keys, labels, percents.get('validation', 0), percents.get('test', 0), shared)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ SPLIT_VERSION = 2  # Of the rule below, and of what a key is taken of. A new one
 
 
 def by_content(
-    keys: Sequence[int], labels: Sequence[int], validation_percent: float, test_percent: float = 0
+    keys: Sequence[int], labels: Sequence[int], validation_percent: float, test_percent: float = 0,
+    shared: Mapping[int, int] | None = None,
 ) -> list[str]:
     """The split of each picture, within each class, once all pictures have been judged. A percentage of 0: none.
 
@@ -86,24 +89,26 @@ def by_content(
     in several classes trains and counts for none of their shares: one of its labels is wrong, and nothing should be
     measured by it.
 
+    Near-duplicates stay together where their keys are `shared`: by a key, that of its group. Whole groups are taken in
+    the order of their keys as long as they fit into the share, which counts pictures as ever; where none fits, the
+    smallest, unless it is the last. A group that lies in several classes trains, as such a picture does.
+
     Neither names nor the order matter. When pictures are added, only those whose keys lie next to a boundary can change
     sides: at each one at most when one is added, about 1 % of a class of 800 when it doubles.
     Keys are those of `conversion.Outcome`: a 0 is no picture, and its split says nothing.
     """
-    in_several = _in_several_classes(keys, labels)
-    own: dict[int, array] = collections.defaultdict(lambda: array('Q'))  # Keys by label.
-    for key, label in zip(keys, labels, strict=True):
-        if key and key not in in_several:
+    shared = shared or {}
+    of_group = array('Q', (shared.get(key, key) for key in keys))
+    in_several = _in_several_classes(of_group, labels)
+    own: dict[int, array] = collections.defaultdict(lambda: array('Q'))  # Keys of pictures, by label.
+    for key, group, label in zip(keys, of_group, labels, strict=True):
+        if key and group not in in_several:
             own[label].append(key)
-    bounds = {label: _bounds(sorted(set(found)), validation_percent, test_percent) for label, found in own.items()}
-
-    def split_of(key: int, label: int) -> str:
-        if not key or key in in_several:
-            return 'train'
-        last_to_validate, first_to_test = bounds[label]
-        return 'validation' if key <= last_to_validate else 'test' if key >= first_to_test else 'train'
-
-    return list(map(split_of, keys, labels))
+    chosen: dict[int, str] = {}  # By the key of a group, or of a picture that is in none.
+    for found in own.values():
+        chosen |= _chosen(collections.Counter(shared.get(key, key) for key in set(found)), validation_percent,
+                          test_percent)
+    return [chosen.get(group, 'train') for group in of_group]
 
 
 def _in_several_classes(keys: Sequence[int], labels: Sequence[int]) -> set[int]:
@@ -114,11 +119,30 @@ def _in_several_classes(keys: Sequence[int], labels: Sequence[int]) -> set[int]:
     return {key for key, found in labels_of.items() if len(found) > 1}
 
 
-def _bounds(keys: Sequence[int], validation_percent: float, test_percent: float) -> tuple[int, int]:
-    """Of the sorted keys of one class: the last that validates (0: none does), the first of the test (2**64: none)."""
-    validate = _share(len(keys), validation_percent, len(keys) - 1)
-    test = _share(len(keys), test_percent, len(keys) - 1 - validate)
-    return keys[validate - 1] if validate else 0, keys[-test] if test else 2**64
+def _chosen(sizes: Mapping[int, int], validation_percent: float, test_percent: float) -> dict[int, str]:
+    """The split of those keys of one class that do not train. `sizes`: different pictures, by key."""
+    left, pictures = sorted(sizes), sum(sizes.values())
+    chosen, others = {}, pictures - 1
+    for split, percent, from_the_end in (('validation', validation_percent, False), ('test', test_percent, True)):
+        taken = _fitting(left[::-1] if from_the_end else left, sizes, _share(pictures, percent, others))
+        chosen |= dict.fromkeys(taken, split)
+        left = [key for key in left if key not in chosen]
+        others -= sum(map(sizes.get, taken))
+    return chosen
+
+
+def _fitting(keys: Sequence[int], sizes: Mapping[int, int], pictures: int) -> list[int]:
+    """The first keys that together have as many pictures; never the last one that is left to train."""
+    taken, room = [], pictures
+    for key in keys if room else ():
+        if sizes[key] <= room:
+            taken.append(key)
+            room -= sizes[key]
+        if not room:
+            break
+    if pictures and not taken and len(keys) > 1:
+        taken = [min(keys, key=sizes.get)]
+    return taken
 
 
 def _share(count: int, percent: float, most: int) -> int:
@@ -129,7 +153,9 @@ def make(options) -> Plan:
     """Lists what the flags name. Raises Error."""
     labels, sources = SOURCES[options.source](options)
     percents = _percents(options, sources)
-    parts = [Part(source, (name, *percents) if name == 'train' else (name,)) for name, source in sources.items()]
+    near = _near(options, sources, percents)
+    parts = [Part(source, (name, *percents), near) if name == 'train' else Part(source, (name,))
+             for name, source in sources.items()]
     names = [name for name in SPLITS if name in sources or name in percents]
     # Small pictures of known kinds cost less than the way to another process, and no decoder dies of them.
     processes = (options.num_threads or machine.cores()) if options.source == 'folders' else 0
@@ -137,6 +163,15 @@ def make(options) -> Plan:
     return Plan(
         labels, tuple(parts), {name: getattr(options, f'{name}_shards') for name in names}, percents, options.seed,
         processes, stored_by)
+
+
+def _near(options, sources: dict[str, Source], percents: dict[str, float]) -> groups.Near | None:
+    if not options.group_near_duplicates:
+        return None
+    if not percents:
+        raise UsageError('--group_near_duplicates has nothing to do: each split has pictures of its own, and none is '
+                         'chosen from the training pictures; leave it out')
+    return groups.find(options.group_near_duplicates, sources, options.seed)
 
 
 def _directories(options) -> dict[str, str]:

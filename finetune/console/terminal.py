@@ -4,6 +4,7 @@ Results go to stdout, progress and remarks to stderr.
 """
 
 import os
+import re
 import shlex
 import sys
 import time
@@ -19,6 +20,14 @@ def printable(text: str | bytes | os.PathLike) -> str:
     """
     text = os.fsdecode(text)
     return ''.join(c if _harmless(c) else c.encode('unicode_escape').decode() for c in text)
+
+
+def shown_by(text: str) -> bytes:
+    """The name that `printable` shows so."""
+    return os.fsencode(_ESCAPE.sub(lambda escape: escape[0].encode().decode('unicode_escape'), text))
+
+
+_ESCAPE = re.compile(r'\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt\\])')  # As printable writes them.
 
 
 def _harmless(character: str) -> bool:

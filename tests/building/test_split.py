@@ -1,6 +1,9 @@
 """Which picture trains, validates or tests: decided by its content, class by class."""
 
+import csv
 import io
+import itertools
+import random
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +12,8 @@ import pytest
 from PIL import Image
 
 from finetune import build
-from finetune.building import conversion
+from finetune.building import conversion, groups, plan
+from finetune.console.terminal import printable
 from finetune.records import dataset
 from tests import toy
 from tests.toy_build import beside, digests, manifest, read, run
@@ -262,3 +266,212 @@ def test_a_set_in_three_parts_is_answered_with_the_three_flags_that_build_it(tmp
     assert f'Did you mean {flags}?' in capsys.readouterr().err
     assert build.main([*flags.split(), f'--output_directory={output}', '--num_threads=1']) == 0
     assert list(dataset.open_records(output).splits) == ['train', 'validation', 'test']
+
+
+# ---- near-duplicates ----
+
+
+def findings(path: Path, pairs, kind: str = 'leak', more: str = '') -> Path:
+    """As `finetune check` writes them; the names are those of records."""
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(('kind', 'file', 'other_file', 'score', 'suggestion'))
+        writer.writerows((kind, printable(one), printable(other), '0.9500', 'keep one') for one, other in pairs)
+        file.write(more)
+    return path
+
+
+def series(name: str, *numbers: int, split: str = 'train') -> list[tuple[str, str]]:
+    """A chain: only neighbours in it are called nearly the same."""
+    return [(f'{split}/{name}/{one}.jpg', f'{split}/{name}/{other}.jpg')
+            for one, other in itertools.pairwise(numbers)]
+
+
+def torn(output: Path, group: set[bytes]) -> bool:
+    return sum(bool(group & names(output, split)) for split in dataset.open_records(output).splits) > 1
+
+
+@pytest.mark.parametrize('kind', groups.KINDS)
+def test_pictures_that_check_found_nearly_the_same_stay_on_one_side(tmp_path, output, kind, capsys):
+    """Frames of a film, or a photo and its crop, were learned and measured; copies alone stayed together."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 40, 'dog': 40})
+    sets = [range(first, first + 4) for first in range(0, 40, 4)]
+    pairs = [pair for numbers in sets for pair in series('cat', *numbers)]
+    run(pictures, tmp_path / 'before')
+    assert any(torn(tmp_path / 'before', {b'cat/%d.jpg' % number for number in numbers}) for numbers in sets)
+    run(pictures, output, f'--group_near_duplicates={findings(tmp_path / "findings.csv", pairs, kind)}',
+        '--test_percent=20')
+    assert not any(torn(output, {b'cat/%d.jpg' % number for number in numbers}) for numbers in sets)
+    opened = dataset.open_records(output)
+    assert [opened.split(split).per_class for split in plan.SPLITS] == [(0, 24, 24), (0, 8, 8), (0, 8, 8)]
+    assert manifest(output)['near_duplicates'] == {'groups': 10, 'pictures': 40, 'in_two_classes': 0}
+    assert '10 groups of near-duplicates, 40 pictures: each in one split' in capsys.readouterr().out
+
+
+def test_other_findings_group_nothing_and_change_nothing(pictures, output, tmp_path):
+    run(pictures, tmp_path / 'plain')
+    path = findings(tmp_path / 'findings.csv', series('cat', *range(7)), 'label_error', 'small_class,cat,,1.0,more\n')
+    run(pictures, output, f'--group_near_duplicates={path}')
+    assert dataset.open_records(output).fingerprint == dataset.open_records(tmp_path / 'plain').fingerprint
+    assert manifest(output)['near_duplicates'] == {'groups': 0, 'pictures': 0, 'in_two_classes': 0}
+    assert 'near_duplicates' not in manifest(tmp_path / 'plain')
+
+
+def test_the_split_does_not_depend_on_the_splits_and_the_order_of_the_findings(tmp_path):
+    """Records that were regrouped, checked and built again are the same records."""
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 30, 'dog': 30})
+    pairs = series('cat', 1, 2, 3) + series('dog', 4, 5) + series('cat', 7, 8) + series('dog', 9, 12, 14, 15)
+    run(pictures, tmp_path / 'a', f'--group_near_duplicates={findings(tmp_path / "a.csv", pairs)}')
+    where = {name: split for split in ('train', 'validation') for name in names(tmp_path / 'a', split)}
+
+    def again(name: str) -> str:
+        return where[name.partition('/')[2].encode()] + '/' + name.partition('/')[2]
+
+    shuffled = [(again(other), again(one)) for one, other in reversed(pairs)] + [(again('train/cat/3.jpg'), again(
+        'train/cat/1.jpg'))]
+    (tmp_path / 'b').mkdir()
+    path = findings(tmp_path / 'b' / 'findings.csv', shuffled, 'duplicate')
+    run(pictures, tmp_path / 'c', f'--group_near_duplicates={path}')
+    assert dataset.open_records(tmp_path / 'a').fingerprint == dataset.open_records(tmp_path / 'c').fingerprint
+
+
+def test_a_group_in_two_classes_trains_and_counts_for_neither_share(tmp_path, output, capsys):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 23, 'dog': 12})
+    pairs = [('train/cat/0.jpg', 'validation/dog/0.jpg'), *series('cat', 0, 1, 2), *series('dog', 0, 1)]
+    run(pictures, output, f'--group_near_duplicates={findings(tmp_path / "findings.csv", pairs, "contradiction")}')
+    group = {b'cat/0.jpg', b'cat/1.jpg', b'cat/2.jpg', b'dog/0.jpg', b'dog/1.jpg'}
+    assert group <= names(output, 'train')
+    assert dataset.open_records(output).split('validation').per_class == (0, 4, 2)
+    assert manifest(output)['near_duplicates'] == {'groups': 1, 'pictures': 5, 'in_two_classes': 1}
+    assert '1 group of near-duplicates in two classes: all of them train' in capsys.readouterr().err
+
+
+def test_copies_join_the_group_of_what_they_are_copies_of(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 30, 'dog': 5})
+    for number in range(10):
+        (pictures / 'cat' / f'copy{number}.jpg').write_bytes((pictures / 'cat' / f'{number}.jpg').read_bytes())
+    (pictures / 'dog' / 'copy.jpg').write_bytes((pictures / 'dog' / '0.jpg').read_bytes())  # No group: copies are one.
+    pairs = [(f'train/cat/copy{number}.jpg', f'train/cat/{number + 10}.jpg') for number in range(10)]
+    pairs += [('train/dog/0.jpg', 'train/dog/copy.jpg')]
+    run(pictures, output, f'--group_near_duplicates={findings(tmp_path / "findings.csv", pairs)}')
+    assert not any(torn(output, {b'cat/%d.jpg' % number, b'cat/copy%d.jpg' % number, b'cat/%d.jpg' % (number + 10)})
+                   for number in range(10))
+    assert manifest(output)['near_duplicates'] == {'groups': 10, 'pictures': 30, 'in_two_classes': 0}
+
+
+def test_names_as_odd_as_they_come_are_found(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'dog': 5}, first=50)
+    odd = [b'a\nb.jpg', b'\xff\\x41.jpg', 'é\u202e\U000e0001,".jpg'.encode(), b'\t\\n\r.jpg']
+    toy.class_folders(tmp_path / 'D', {'c,"\\\n': 4})
+    folder = pictures / 'c,"\\\n'
+    for number, name in enumerate(odd):
+        (folder / f'{number}.jpg').rename(folder / name.decode('utf-8', 'surrogateescape'))
+    full = [b'train/c,"\\\n/' + name for name in odd]
+    path = findings(tmp_path / 'findings.csv', [(full[0], full[1]), (full[2], full[3])])
+    run(pictures, output, f'--group_near_duplicates={path}')
+    assert manifest(output)['near_duplicates']['pictures'] == 4
+
+
+def test_pictures_that_went_or_have_a_directory_of_their_own_are_told(pictures, output, tmp_path, capsys):
+    toy.class_folders(tmp_path / 'T', {'cat': 3}, first=50)
+    pairs = [*series('cat', 0, 1, 2), *series('cat', 2, 99), ('train/cat/3.jpg', 'test/cat/50.jpg'),
+             ('test/cat/50.jpg', 'test/cat/51.jpg'), ('validation/dog/1.jpg', 'train/dog/2.jpg')]
+    path = findings(tmp_path / 'findings.csv', pairs)
+    run(pictures, output, f'--group_near_duplicates={path}', f'--test_directory={tmp_path}/T')
+    told = capsys.readouterr().err
+    assert f'{path} also names 1 picture not among these, for example cat/99.jpg' in told
+    assert '2 pairs cannot be brought to one side' in told
+    assert manifest(output)['near_duplicates'] == {'groups': 2, 'pictures': 5, 'in_two_classes': 0}
+
+
+def test_a_picture_that_cannot_be_used_joins_no_group(pictures, output, tmp_path):
+    (pictures / 'cat' / '1.jpg').write_bytes(b'bad')
+    path = findings(tmp_path / 'findings.csv', series('cat', 0, 1, 2) + series('dog', 1, 2))
+    run(pictures, output, f'--group_near_duplicates={path}')
+    assert manifest(output)['near_duplicates'] == {'groups': 1, 'pictures': 2, 'in_two_classes': 0}
+
+
+@pytest.mark.parametrize(('content', 'expected'), [
+    (None, 'No such file or directory; it names the findings.csv that `finetune check` writes'),
+    (b'', 'line 1 is damaged, or of another program'), (b'a,b\n1,2\n', 'line 1 is damaged'),
+    (b'kind,file,other_file,score,suggestion\nleak,train/cat/0.jpg\n', 'line 2 is damaged'),
+    (b'kind,file,other_file,score,suggestion\nleak,train/cat/0.jpg,,1,x\n', 'line 2 is damaged'),
+    (b'kind,file,other_file,score,suggestion\nleak,"train/cat', 'is damaged'), (b'\xff\xfe\0', 'is damaged'),
+    (b'kind,file,other_file,score,suggestion\nleak,train/x/0.jpg,train/x/1.jpg,1,x\n',
+     'is of other pictures: none of those that it names is here, for example x/0.jpg')])
+def test_findings_that_cannot_be_used_are_one_sentence_before_any_work(
+    pictures, output, tmp_path, content, expected, capsys
+):
+    path = tmp_path / 'findings.csv'
+    if content is not None:
+        path.write_bytes(content)
+    run(pictures, output, f'--group_near_duplicates={path}', code=1)
+    told = capsys.readouterr().err
+    assert expected in told and 'Building' not in told and not output.exists()
+
+
+def test_a_class_that_is_one_group_is_told_why_it_is_not_measured(tmp_path, output, capsys):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 6, 'dog': 6})
+    path = findings(tmp_path / 'findings.csv', series('cat', *range(6)))
+    run(pictures, output, f'--group_near_duplicates={path}')
+    assert ('no picture of cat, which is not measured; it takes a class of 2 different pictures (near-duplicates count '
+            'as one). Add some') in capsys.readouterr().err
+
+
+def test_grouping_where_nothing_is_chosen_by_content_is_a_contradiction(pictures, output, tmp_path, capsys):
+    path = findings(tmp_path / 'findings.csv', series('cat', 0, 1))
+    run(pictures, output, f'--group_near_duplicates={path}', '--validation_percent=0', code=2)
+    assert 'has nothing to do' in capsys.readouterr().err
+
+
+def test_records_may_be_replaced_by_what_their_own_findings_ask_for(tmp_path, output):
+    pictures = toy.class_folders(tmp_path / 'D', {'cat': 20, 'dog': 20})
+    run(pictures, output)
+    (output / 'check').mkdir()
+    path = findings(output / 'check' / 'findings.csv', series('cat', *range(4)))
+    run(pictures, output, f'--group_near_duplicates={path}')
+    assert manifest(output)['near_duplicates']['pictures'] == 4
+
+
+def drawn(count: int, sizes: list[int], seed: int) -> tuple[list[int], list[int], dict[int, int]]:
+    """Keys of one class, with those that groups of these sizes share, in a random order."""
+    rng = random.Random(seed)
+    keys = [rng.getrandbits(64) for _ in range(count)]
+    members, pairs = iter(range(count)), []
+    for size in sizes:
+        places = [next(members) for _ in range(size)]
+        pairs += itertools.pairwise(places)
+    rng.shuffle(pairs)
+    return keys, [1] * count, groups.shared_keys(pairs, keys)
+
+
+@pytest.mark.parametrize(('count', 'sizes', 'expected'), [
+    (100, [], (20, 10)), (100, [2] * 30, (20, 10)), (100, [10] * 5, (20, 10)), (100, [30, 25, 12], (20, 10)),
+    (2, [2], (0, 0)), (3, [2], (1, 0)), (10, [5, 5], (5, 0)), (12, [4, 4, 4], (4, 4)), (60, [30, 29], (1, 29))])
+def test_every_class_gives_its_share_of_pictures_as_near_as_groups_allow(count, sizes, expected):
+    """Never the last group: something is left to train on."""
+    for seed in range(5):
+        keys, labels, shared = drawn(count, sizes, seed)
+        splits = plan.by_content(keys, labels, 20, 10, shared)
+        assert (splits.count('validation'), splits.count('test')) == expected
+        sides = {(shared[key], split) for key, split in zip(keys, splits, strict=True) if key in shared}
+        assert len(sides) == len(sizes)
+
+
+def test_a_group_validates_as_often_as_a_picture():
+    """The smallest key of ten is nearly always among the smallest: then films would validate, and nothing else."""
+    in_groups = []
+    for seed in range(40):
+        keys, labels, shared = drawn(400, [4] * 50, seed)
+        splits = plan.by_content(keys, labels, 20, 0, shared)
+        in_groups.append(sum(key in shared for key, split in zip(keys, splits, strict=True) if split == 'validation'))
+    assert 34 < sum(in_groups) / len(in_groups) < 46  # Of 80, half of all pictures being in groups.
+
+
+def test_a_picture_that_joins_a_group_seldom_moves_the_others():
+    rng, moved = random.Random(1), 0
+    ten = list(itertools.pairwise(range(10)))
+    for _ in range(1000):
+        keys = [rng.getrandbits(64) for _ in range(11)]
+        moved += groups.shared_keys(ten, keys)[keys[0]] != groups.shared_keys([*ten, (9, 10)], keys)[keys[0]]
+    assert 50 < moved < 140  # Of 1000, one in eleven.

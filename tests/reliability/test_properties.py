@@ -1,7 +1,6 @@
 """What holds for any number of pictures, any name, any label: R19. Labels files: tests/building/test_folders.py."""
 
 import collections
-import re
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.building import conversion, plan, workers
+from finetune.building import conversion, groups, plan, workers
 from finetune.building.sources.labels import label_of
-from finetune.console.terminal import printable
+from finetune.console.terminal import printable, shown_by
 from finetune.evaluation.results import json_text
 from finetune.records import dataset
 
@@ -95,6 +94,21 @@ def test_a_test_set_switched_on_or_enlarged_takes_training_pictures_alone(places
     none, few, many = (sides(places, validation, percent) for percent in (0, *sorted((one, other))))
     assert none['test'] == set() and few['test'] <= many['test']
     assert none['validation'] == few['validation'] == many['validation']
+
+
+@MANY
+@given(PLACES, st.lists(st.tuples(st.integers(0, 79), st.integers(0, 79)), max_size=40), PERCENT_OR_NONE,
+       PERCENT_OR_NONE, st.randoms())
+def test_no_group_is_torn_whatever_the_order_and_what_stands_alone_trains(places, pairs, validation, test, rng):
+    keys, labels = [key for key, _ in places], [label for _, label in places]
+    pairs = [pair for pair in pairs if max(pair) < len(places)]
+    shared = groups.shared_keys(pairs, keys)
+    splits = plan.by_content(keys, labels, validation, test, shared)
+    assert all(splits[one] == splits[other] for one, other in pairs if keys[one] and keys[other])
+    assert all('train' in {split for split, other in zip(splits, labels, strict=True) if other == label}
+               for label in labels)
+    rng.shuffle(pairs)
+    assert groups.shared_keys([pair[::-1] for pair in pairs], keys) == shared
 
 
 @MANY
@@ -180,23 +194,14 @@ def test_every_repeated_key_is_found_and_no_other(keys):
 def test_a_shown_name_is_one_harmless_line_from_which_the_name_comes_back(name):
     shown = printable(name)
     assert not {unicodedata.category(character) for character in shown} & {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
-    assert _shown_by(shown) == name.decode('utf-8', 'surrogateescape')
+    assert shown_by(shown) == name
 
 
 @MANY
 @given(st.text(st.sampled_from('\\nrtxuU05b\n\x1b\u202e') | st.characters(exclude_categories=['Cs']), max_size=20))
 def test_two_texts_never_look_the_same(text):
     """One that holds the characters of an escape is not taken for what that escape stands for."""
-    assert _shown_by(printable(text)) == text
-
-
-def _shown_by(shown: str) -> str:
-    return re.sub(r'\\(?:([\\nrt])|x(..)|u(....)|U(.{8}))', _character, shown)
-
-
-def _character(match: re.Match) -> str:
-    short, *codes = match.groups()
-    return {'\\': '\\', 'n': '\n', 'r': '\r', 't': '\t'}[short] if short else chr(int(next(filter(None, codes)), 16))
+    assert shown_by(printable(text)) == text.encode()
 
 
 @MANY
