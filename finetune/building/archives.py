@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from finetune.building import staging
+from finetune.console import signals
 from finetune.console.errors import Error
 from finetune.console.terminal import Progress, count, printable
 from finetune.pictures import gate
@@ -120,7 +121,7 @@ def unpack(
     if target.exists() and not _note(target) and any(target.iterdir()):
         raise Error(f'{printable(target)} holds files that come from no archive, and {printable(archive)} is to be '
                     f'unpacked there; move them, or choose another {flag}.')
-    with staging.replacing(target, flag) as private:
+    with signals.raised(), staging.told_when_full(target, flag), staging.replacing(target, flag) as private:
         room = _Room(archive, private, flag)
         entries = {'zip': _of_zip, 'tar': _of_tar}[kind](archive, room)
         with _damage_told(archive):
@@ -208,21 +209,25 @@ def _written(kind: str, entries: Iterator[_Entry], directory: Path, max_bytes: i
 
 
 def _why_left_out(entry: _Entry, max_bytes: int) -> str:
-    parts = entry.name.split(b'/')
-    if b'__MACOSX' in parts or parts[-1] == b'.DS_Store' or parts[-1].startswith(b'._'):
+    parts = _parts(entry.name)
+    if b'__MACOSX' in parts or any(part == b'.DS_Store' or part.startswith(b'._') for part in parts[-1:]):
         return 'system_file'
     if entry.refused:
         return entry.refused
     if entry.name.startswith(b'/') or b'..' in parts:
         return 'outside'
-    if len(parts) > MOST_DEEP or b'\0' in entry.name or parts[-1] in (b'', b'.'):
+    if not parts or parts[0] == os.fsencode(NOTE) or len(parts) > MOST_DEEP or b'\0' in entry.name:
         return 'bad_name'
     return 'too_big' if entry.size > max_bytes else ''
 
 
+def _parts(name: bytes) -> list[bytes]:
+    return [part for part in name.split(b'/') if part not in (b'', b'.')]
+
+
 def _write(entry: _Entry, directory: bytes, max_bytes: int) -> str:
     """Writes the file, or says why it is left out after all."""
-    path = os.path.join(directory, entry.name)
+    path = os.path.join(directory, *_parts(entry.name))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH120
         file = open(path, 'xb')  # noqa: PTH123, SIM115

@@ -6,7 +6,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.building import account, conversion, plan, staging
@@ -39,7 +39,7 @@ def build(options) -> Built:
     output = Path(options.output_directory)
     planned = plan.make(options)
     _check_output(output, options)
-    with signals.raised(), _told_when_full(output), staging.replacing(output) as private:
+    with signals.raised(), staging.told_when_full(output), staging.replacing(output) as private:
         account.start_screen(planned, output, options.validation_percent is None)
         _check_space(planned, private)
         splits, outcomes = _write_shards(planned, private)
@@ -164,15 +164,3 @@ def _remove(private: Path, split: dataset.Split) -> None:
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding='utf-8')
     files.make_durable(path)
-
-
-@contextlib.contextmanager
-def _told_when_full(output: Path) -> Iterator[None]:
-    try:
-        with files.naming(output):
-            yield
-    except OSError as error:
-        if error.errno not in files.FULL:
-            raise
-        raise Error(f'{printable(output)}: {error.strerror}; nothing was changed. Make room, or choose another '
-                    '--output_directory.') from None

@@ -42,6 +42,19 @@ def replacing(target: Path, flag: str = '--output_directory') -> Iterator[Path]:
             _clear(target, private, old)
 
 
+@contextlib.contextmanager
+def told_when_full(target: Path, flag: str = '--output_directory') -> Iterator[None]:
+    """To be entered before `replacing`, so that what is half made has gone when it is told."""
+    try:
+        with files.naming(target):
+            yield
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        raise Error(f'{printable(target)}: {error.strerror}; nothing was changed. Make room, or choose another '
+                    f'{flag}.') from None
+
+
 def _refuse(target: Path, pid: str, flag: str) -> NoReturn:
     raise Error(f'{printable(target)}: another build (pid {pid}) is writing here; wait for it, or choose another '
                 f'{flag}.')

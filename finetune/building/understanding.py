@@ -98,9 +98,10 @@ def _listed(directory: bytes, labels: str, lines: list[str]) -> Understood:
 def _about_parts(listing: folders.Listing, parts: dict[str, bytes]) -> Iterator[str]:
     names = [os.fsdecode(folder) + '/' for folder in parts.values()]
     yield f'{printable(listing.directory)} holds {listed(names)}'
-    for folder in layout.filled(listing):
-        if folder not in parts.values():
-            yield f'  left out: {printable(folder)}/, which holds no class folders, or is one part too many'
+    for folder, why in layout.left_out(listing):
+        yield f'  left out: {printable(folder)}/: {why}'
+    if listing.stray:
+        yield f'  left out: {count(listing.stray, "picture")} beside these folders'
 
 
 def _about_classes(listing: folders.Listing, split: str) -> str:

@@ -1,6 +1,7 @@
 """Archives, good and hostile: what becomes of them on the disk."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
@@ -216,7 +217,8 @@ def test_a_name_that_comes_again_replaces_nothing(tmp_path, kind, second):
     assert unpack(path).left_out == {'again': 1} and files(path) == {b'cat/0.jpg': PICTURE}
 
 
-@pytest.mark.parametrize('name', ['a' * 300 + '.jpg', 'x/' * 40 + '0.jpg', 'x/' * 3000 + '0.jpg'])
+@pytest.mark.parametrize('name', [
+    'a' * 300 + '.jpg', 'x/' * 40 + '0.jpg', 'x/' * 3000 + '0.jpg', '.archive.json', './.archive.json/x.jpg'])
 def test_a_name_that_no_folder_can_hold_is_counted(tmp_path, name):
     path = tar_of(tmp_path / 'a.tar', ('cat/0.jpg', PICTURE), (name, b'x'))
     assert unpack(path).left_out == {'bad_name': 1} and files(path) == {b'cat/0.jpg': PICTURE}
@@ -259,6 +261,16 @@ def test_an_archive_for_which_there_is_no_room_is_refused_before_the_disk_is_ful
     path = zip_of(tmp_path / 'a.zip', {'cat/0.jpg': bytes(50_000)})
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=40_000))
     assert 'Make room, or choose another --output' in refused(path)
+
+
+def test_a_disk_that_is_full_after_all_is_told(tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    path = zip_of(tmp_path / 'a.zip', {'cat/0.jpg': PICTURE})
+    monkeypatch.setattr(archives, '_chunks', full)
+    assert refused(path) == (f'{tmp_path}/unpacked: No space left on device; nothing was changed. Make room, or choose '
+                             'another --output.')
 
 
 def test_an_archive_of_millions_of_files_is_refused(tmp_path, monkeypatch):

@@ -301,6 +301,7 @@ PARTS_OF_A_SET = [  # Folders with one picture each, and the flags that were lik
      '--train_directory={0}/TRAIN --validation_directory={0}/VALID --test_directory={0}/TEST?'),
     (['train/cat', 'test/cat'], '--train_directory={0}/train --test_directory={0}/test?'),
     (['train/cat', 'dev', 'test/cat'], '--train_directory={0}/train --test_directory={0}/test?'),
+    (['train/cat', 'val/cat', 'docs'], '--train_directory={0}/train --validation_directory={0}/val?'),
 ]
 
 

@@ -68,10 +68,27 @@ def test_the_parts_of_a_data_set_are_given_to_their_splits(tmp_path, names, spli
 
 def test_a_part_that_is_not_used_is_told(tmp_path):
     parts(tmp_path / 'P', 'train', 'validation', 'dev')
+    toy.class_folders(tmp_path / 'P', {'docs': 1})
+    (tmp_path / 'P' / 'banner.jpg').touch()
+    found = understand(tmp_path / 'P')
+    assert list(found.flags) == ['train_directory', 'validation_directory']
+    assert [line.removeprefix('  left out: ') for line in found.lines if 'left out' in line] == [
+        'dev/: another folder is that part', 'docs/: it is called as no part of a data set is',
+        '1 picture beside these folders']
+
+
+def test_a_part_without_class_folders_is_left_out(tmp_path):
+    parts(tmp_path / 'P', 'train', 'validation')
     toy.class_folders(tmp_path / 'P', {'test': 3})  # Pictures without classes, as of a competition.
     found = understand(tmp_path / 'P')
     assert list(found.flags) == ['train_directory', 'validation_directory']
-    assert [line.split('/')[0] for line in found.lines if 'left out' in line] == ['  left out: dev', '  left out: test']
+    assert '  left out: test/: it holds no class folders' in found.lines
+
+
+@pytest.mark.parametrize('names', [['train', 'bus'], ['train', 'bus/old'], ['test', 'bus', 'dev/old']])
+def test_classes_that_are_called_as_parts_are_classes(tmp_path, names):
+    assert list(understand(toy.class_folders(tmp_path / 'P', dict.fromkeys(names, 2))).flags) == ['train_directory']
+    assert understand(tmp_path / 'P').lines[0].split(':')[0] == f'{tmp_path}/P'
 
 
 def test_what_is_understood_can_be_built(tmp_path):

@@ -1,6 +1,7 @@
 """Directories that are not DIRECTORY/CLASS/PICTURE: what they are instead, and which flags were likely meant."""
 
 import re
+from collections.abc import Iterator
 
 from finetune.building.sources import Skip
 from finetune.building.sources.folders import BROKEN_LINKS, LAYOUT, Listing, Others
@@ -34,10 +35,17 @@ def check_classes(listing: Listing) -> None:
 
 
 def parts(listing: Listing) -> list[bytes]:
-    """The folders with something in them, where all are called as the parts of a data set are; else none."""
+    """The folders that are the parts of a data set: all are called so, or, beside others, those that hold only folders.
+
+    Beside others it takes one for training and another part: 'train' and 'bus' may be classes, and so may 'test' alone.
+    """
     found = filled(listing)
-    words = [_part_of_a_set(folder) for folder in found]
-    return found if words and all(words) and (len(words) > 1 or words[0] in WORDS['train']) else []
+    called_so = [folder for folder in found if _part_of_a_set(folder)]
+    if called_so == found:
+        return found if len(found) > 1 or {_part_of_a_set(folder) for folder in found} & set(WORDS['train']) else []
+    surely = [folder for folder in called_so if all(b'/' in name for name in listing.pictures[folder])]
+    splits = {SPLIT_OF[_part_of_a_set(folder)] for folder in surely}
+    return surely if 'train' in splits and len(splits) > 1 else []
 
 
 def folder_of_each(listing: Listing) -> dict[str, bytes]:
@@ -46,6 +54,15 @@ def folder_of_each(listing: Listing) -> dict[str, bytes]:
     by_word = {_part_of_a_set(folder): folder for folder in parts(listing) if folder in inner}
     found = {split: [by_word[word] for word in words if word in by_word] for split, words in WORDS.items()}
     return {split: folders[0] for split, folders in found.items() if folders}
+
+
+def left_out(listing: Listing) -> Iterator[tuple[bytes, str]]:
+    """The folders beside the parts that are read, and why they are not."""
+    inner, read = _folders_inside(listing), folder_of_each(listing).values()
+    for folder in filled(listing):
+        if folder not in read:
+            yield folder, ('it is called as no part of a data set is' if not _part_of_a_set(folder) else
+                           'it holds no class folders' if folder not in inner else 'another folder is that part')
 
 
 def wrapped(listing: Listing) -> bytes | None:
