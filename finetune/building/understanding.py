@@ -91,7 +91,7 @@ def _listed(directory: bytes, labels: str, lines: list[str]) -> Understood:
         lines.append(f'  {split}: {count(len(files), "picture")} of {_classes(found.labels(split))}')
     if found.skipped:
         lines.append(f'  left out: {count(len(found.skipped), "file")}, for example '
-                     f'{printable(found.skipped[0].path)}: {found.skipped[0].detail}')
+                     f'{printable(found.skipped[0].path)}: {printable(found.skipped[0].detail)}')
     return Understood({'train_directory': os.fsdecode(found.directory), 'labels_csv': labels}, lines)
 
 

@@ -112,16 +112,16 @@ def test_what_cannot_be_used_is_listed_with_its_reason_and_ends_nothing(photos, 
     (photos / '18.jpg').unlink()
     (photos / '18.jpg').symlink_to('nowhere')
     path = listed(photos, [*GOOD, '90.jpg,cat', '12.jpg,', '13.jpg,cat', '13.jpg,dog', './1.jpg,dog', 'note.txt,cat',
-                           'thumb.dng,cat', 'more,cat', '18.jpg,cat', '0.jpg/x.jpg,cat'])
+                           'thumb.dng,cat', 'more,cat', '18.jpg,cat', '0.jpg/x.jpg,cat', f'{300 * "x"},cat'])
     run(photos, output, f'--labels_csv={path}')
     lines = (output / 'skipped.csv').read_text().splitlines()[1:]
     reasons = dict(line.removeprefix(f'{photos}/').split(',')[:2] for line in lines)
     assert reasons == {
         '90.jpg': 'not_found', '12.jpg': 'no_label', '13.jpg': 'contradiction', '1.jpg': 'contradiction',
         'note.txt': 'not_an_image', 'thumb.dng': 'unsupported_format', 'more': 'not_a_regular_file',
-        '18.jpg': 'symlink_dangling', '0.jpg/x.jpg': 'not_found'}
+        '18.jpg': 'symlink_dangling', '0.jpg/x.jpg': 'not_found', 300 * 'x': 'not_found'}
     assert 'line 14 of the list says cat, line 15 says dog' in (output / 'skipped.csv').read_text()
-    assert manifest(output)['found'] == 10 + 8
+    assert manifest(output)['found'] == 10 + 9
 
 
 def test_the_same_file_for_two_splits_is_a_contradiction_too(photos, output):

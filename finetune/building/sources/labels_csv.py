@@ -20,13 +20,12 @@ from typing import NamedTuple
 
 from finetune.building.sources import LabeledImage, Skip, folders
 from finetune.building.sources.labels import read_labels, why_no_class
-from finetune.building.sources.layout import SPLIT_OF
+from finetune.building.sources.layout import SPLIT_OF, WORDS
 from finetune.console.errors import Error
 from finetune.console.terminal import count, printable, some
 from finetune.records.dataset import BACKGROUND
 
 COLUMNS = ('file', 'label', 'split')  # The last one may be missing.
-SPLITS = ('train', 'validation', 'test')
 UTF_16 = (b'\xff\xfe', b'\xfe\xff')
 
 
@@ -109,8 +108,8 @@ def classes(found: Listing, labels_file: str | None) -> tuple[str, ...]:
     """('background', class 1, …): the lines of the labels file, or the labels of the training pictures, sorted."""
     where, trained = printable(found.list), found.labels('train') - {BACKGROUND}
     if not trained:
-        why = f'; {printable(found.skipped[0].path)}: {found.skipped[0].detail}' if found.skipped else ''
-        raise Error(f'{where} lists no picture of a class to train on{why}.')
+        but = ''.join(f'; {printable(skip.path)}: {printable(skip.detail)}' for skip in found.skipped[:1])
+        raise Error(f'{where} lists no picture of a class to train on{but}.')
     if labels_file:
         listed = read_labels(labels_file, map(os.fsencode, trained))
         if not trained & set(listed):
@@ -212,7 +211,7 @@ def _row(path: str | Path, line: int, cells: Sequence[str], columns: dict[str, i
     if wrong := why_no_class(label):
         raise Error(f'{place}: the label {wrong}')
     if split.lower() not in {'', *SPLIT_OF}:
-        raise Error(f'{place}: the split is {printable(split)}, expected {", ".join(SPLITS)}, or nothing for a picture '
+        raise Error(f'{place}: the split is {printable(split)}, expected {", ".join(WORDS)}, or nothing for a picture '
                     'that trains.')
     return Row(line, os.fsencode(file), label, SPLIT_OF.get(split.lower(), 'train'))
 
@@ -239,8 +238,8 @@ def _why_not_there(path: bytes) -> tuple[str, str] | None:
 def _exists(path: bytes) -> bool:
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # The last one of a NUL in a name.
-        return False
-    except OSError:  # Whoever reads it finds out more.
+    except PermissionError:  # Whoever reads it is told so.
         return True
+    except (OSError, ValueError):  # No such file, or a name that no file can have.
+        return False
     return True
