@@ -2,15 +2,22 @@
 
     DIRECTORY/KEY/features.npy    a row for every record of a split: its label, its features [views, …]
     DIRECTORY/KEY/features.json   what they depend on; KEY is its hash, so other weights or records have another place
+    DIRECTORY/KEY/pictures.npy    for every row a digest of the picture as it is stored, and a check of the features
+
+Records that are built again with other photos among them have another place. There the rows of every picture that
+stands in a file beside it, of records before or of another split, are taken over: with one view they depend on the
+picture alone. Distorted views depend on its place besides, and are all computed again.
 
 Order of a pass: lock, go on where a killed pass stopped, append rows, make them durable, rename: a file with
 the last name is whole. All of it may be deleted at any time; it is computed again when it is needed.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -26,15 +33,18 @@ from finetune.console.errors import Error
 from finetune.console.files import write_atomically
 from finetune.console.lazy import keras, tf
 from finetune.console.terminal import Progress, printable, say
+from finetune.features import earlier
 from finetune.models import cuts, engines
 from finetune.pictures.views import Distortion
-from finetune.records import batches, dataset
+from finetune.records import batches, dataset, stored
 from finetune.records.dataset import Records
 
 FORMAT = 5  # Another one where the same facts would give other bytes.
 PASS_BATCH = 32  # Pictures times views.
 IN_MEMORY = 2**30  # Bytes of features that training holds a copy of; larger files are read as it goes.
 SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.
+# Of what is kept. The note of progress goes before the rows that it vouches for, and last what says what it all is.
+NAMES = ('features.npy', 'progress.json', 'partial.npy', earlier.PICTURES, 'features.json')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+        return earlier.key(self.facts)
 
     @property
     def count(self) -> int:
@@ -197,13 +207,17 @@ def _say_that_we_wait(place: Path) -> None:
 
 def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
     """Appends to the partial file, from the record that the last note of progress names on."""
+    pictures, known = None, []
+    if wanted.views == 1:
+        pictures = stored.read(wanted.records, wanted.split)
+        _check_count(wanted, len(pictures.labels))
+        known = earlier.find(wanted.facts, wanted.row, place.parent, pictures.digests)
     partial, note, header = place / 'partial.npy', place / 'progress.json', _header(wanted)
     done = json.loads(note.read_text())['records'] if note.exists() else 0
     if not partial.exists() or partial.stat().st_size < len(header) + done * wanted.row.itemsize:
         done = 0
         note.unlink(missing_ok=True)  # It vouches for rows on the disk, and these are still to come.
-    _announce(wanted, place, done)
-    read_from = wanted.records.directory, wanted.records.fingerprint
+    _announce(wanted, place, done, sum(len(each.places) for each in known))
     write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
     reading = Progress('Computing features', wanted.count, 'pictures')
     with partial.open('r+b' if done else 'wb') as file, reading as progress:
@@ -213,24 +227,35 @@ def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
         file.write(header)
         file.seek(0, os.SEEK_END)
         noted = time.monotonic()
-        for rows in _rows(wanted, done, threads):
+        for rows in _rows(wanted, done, pictures, known, threads):
             file.write(rows.tobytes())
             progress.advance(len(rows))
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
                 _make_durable(file)
-                dataset.check_unchanged(*read_from)  # Or rows of other records would be gone on from.
+                _check_unchanged(wanted)  # Or rows of other records would be gone on from.
                 write_atomically(note, json.dumps({'records': progress.done}).encode())
                 noted = time.monotonic()
         _make_durable(file)
-    dataset.check_unchanged(*read_from)
-    if progress.done != wanted.count:
-        raise Error(f'{printable(wanted.records.directory)}: {wanted.split} has {progress.done} of {wanted.count} '
-                    'records. Build the records again.')
+    _check_count(wanted, progress.done)
+    if pictures:
+        earlier.write_pictures(place, pictures.digests, np.load(partial, mmap_mode='r')['features'])
     partial.rename(place / 'features.npy')
     note.unlink(missing_ok=True)
 
 
-def _announce(wanted: Wanted, place: Path, done: int) -> None:
+def _check_count(wanted: Wanted, found: int) -> None:
+    """Raises Error where the records are not those that were opened, or not as many as they said."""
+    _check_unchanged(wanted)
+    if found != wanted.count:
+        raise Error(f'{printable(wanted.records.directory)}: {wanted.split} has {found} of {wanted.count} records. '
+                    'Build the records again.')
+
+
+def _check_unchanged(wanted: Wanted) -> None:
+    dataset.check_unchanged(wanted.records.directory, wanted.records.fingerprint)
+
+
+def _announce(wanted: Wanted, place: Path, done: int, known: int) -> None:
     """Says what is going to be computed and how many bytes it takes; refuses where they have no room."""
     size, room = wanted.count * wanted.row.itemsize, shutil.disk_usage(place).free
     views = f'{wanted.views} views' if wanted.views > 1 else 'the central view'
@@ -240,15 +265,46 @@ def _announce(wanted: Wanted, place: Path, done: int) -> None:
                     f'has room for {_megabytes(room)}. Take fewer --views, name a --feature_dir on another disk, '
                     'or compute them at every step with --feature_cache=off.')
     say(f'Computing features of {wanted.count} pictures once ({what}) with {wanted.engine} (--engine)'
+        + (f'; {known:,} of {wanted.count:,} were computed before' if known else '')
         + (f'; {done} are done' if done else ''))
 
 
-def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray]:
-    """The rows of the file from record `done` on, some at a time."""
+def _rows(
+    wanted: Wanted, done: int, pictures: stored.Stored | None, known: list[earlier.Known], threads: int | None
+) -> Iterator[np.ndarray]:
+    """The rows of the file from record `done` on, some at a time: those that are known, and the others computed."""
+    asked = np.arange(wanted.count) >= done
+    for each in known:
+        asked[each.places] = False
+    computed = _computed(wanted, asked, threads)
+    if not known:
+        yield from computed
+        return
+    computed = itertools.chain.from_iterable(computed)
+    for first in range(done, wanted.count, PASS_BATCH):
+        end = min(first + PASS_BATCH, wanted.count)
+        rows = np.empty(end - first, wanted.row)
+        rows['label'] = pictures.labels[first:end]  # Not those of before: a picture may have got another one.
+        for each in known:
+            some = slice(*np.searchsorted(each.places, (first, end)))
+            rows['features'][each.places[some] - first] = each.features[each.rows[some]]
+        missing = np.flatnonzero(asked[first:end])
+        new = list(itertools.islice(computed, len(missing)))
+        if len(new) < len(missing):  # The records are being replaced: whoever counts the rows finds it.
+            return
+        for place, row in zip(missing, new, strict=True):
+            rows[place] = row
+        yield rows
+
+
+def _computed(wanted: Wanted, asked: np.ndarray, threads: int | None) -> Iterator[np.ndarray]:
+    """The rows of the records that are asked for, bool [records], a batch at a time."""
+    if not asked.any():  # To prepare the network takes seconds.
+        return
     outputs_of = engines.frozen(wanted.parts.frozen, wanted.engine)
     pictures = batches.of_all_views(
         wanted.records, wanted.split, wanted.image_size, wanted.crop_fraction, wanted.views, wanted.distortion,
-        wanted.seed, max(1, PASS_BATCH // wanted.views), first_record=done, threads=threads)
+        wanted.seed, max(1, PASS_BATCH // wanted.views), asked, threads)
     for batch in pictures:
         images = tf.reshape(batch['image'], (-1, *batch['image'].shape[2:]))
         rows = np.empty(len(batch['label']), wanted.row)
@@ -259,6 +315,22 @@ def _rows(wanted: Wanted, done: int, threads: int | None) -> Iterator[np.ndarray
             raise Error(f'the outputs of {wanted.parts.cut} are too large for {wanted.dtype}. '
                         'Use --feature_dtype=float32, or --feature_cache=off.')
         yield rows
+
+
+def forget_others(directory: Path, records: Records) -> None:
+    """Deletes the kept features of other records than these, but for those that another process is computing."""
+    for place in sorted(directory.iterdir()) if directory.is_dir() else ():
+        facts = earlier.facts_of(place)
+        if facts and facts['records'] != records.fingerprint:
+            with contextlib.suppress(BlockingIOError), locks.held(place / 'lock', _leave):
+                for name in NAMES:
+                    (place / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Something else lies there, or the other process' files.
+                place.rmdir()
+
+
+def _leave(pid: str) -> None:
+    raise BlockingIOError
 
 
 def _make_durable(file) -> None:

@@ -62,10 +62,12 @@ def of_all_views(
     distortion: Distortion,
     seed: int,
     batch_size: int,
-    first_record: int = 0,
+    asked: Sequence[bool],
     threads: int | None = None,
 ):
-    """Every record from `first_record` on, in the order of the shards; 'image' is [b, views, size, size, 3].
+    """Every record that is asked for, bool [records], in the order of the shards; 'image' is [b, views, size, size, 3].
+
+    What the shards hold beyond the records that were counted is given too, so that it is noticed.
 
     View 0 is that of evaluation; (seed, view, place of the record) decides the distortion of each of the others.
     """
@@ -78,7 +80,9 @@ def of_all_views(
         return _batch_item(tf.stack(shown), example)
 
     view_seeds = [_seed(seed, 2, view) for view in range(1, views)]
-    dataset = tf.data.TFRecordDataset(records_.paths(split)).enumerate().skip(first_record)
+    dataset = tf.data.TFRecordDataset(records_.paths(split)).enumerate()
+    is_asked = tf.pad(asked, [[0, 1]], constant_values=True)
+    dataset = dataset.filter(lambda index, _: tf.gather(is_asked, tf.minimum(index, len(asked))))
     dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 

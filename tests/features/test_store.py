@@ -5,6 +5,9 @@ import itertools
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -18,9 +21,9 @@ from finetune.features import store
 from finetune.features.store import Wanted
 from finetune.models import classifier, cuts, engines, zoo
 from finetune.pictures.views import DISTORTIONS
-from finetune.records import batches, dataset
+from finetune.records import batches, dataset, examples
 from finetune.runs.run import Run
-from tests import toy_net, toy_records
+from tests import toy_net, toy_records, toy_run
 from tests.test_train import assert_equal_variables, train_toy, variables
 
 pytestmark = pytest.mark.kernels
@@ -190,8 +193,8 @@ def test_a_killed_pass_goes_on_where_it_stopped_and_ends_with_the_same_bytes(dat
     store.find_or_compute(known, tmp_path / 'whole')
     rows_of, computed = store._rows, []
 
-    def killed(wanted, done, threads):
-        for rows in rows_of(wanted, done, threads):
+    def killed(*args):
+        for rows in rows_of(*args):
             computed.append(len(rows))
             yield rows
             if len(computed) == 3:
@@ -320,6 +323,237 @@ def test_outputs_too_large_for_float16_are_said(data, tmp_path):
     conv.set_weights([1e6 * np.abs(array) for array in conv.get_weights()])
     with pytest.raises(Error, match='--feature_dtype=float32'):
         store.find_or_compute(wanted(data, model), tmp_path)
+
+
+# Pictures that were known before ------------------------------------------------------------------------
+
+
+def numbered(directory, **splits: list[tuple[int, int]]) -> dataset.Records:
+    """Records of (number, label) by split: a number is a picture."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    made = []
+    for name, pictures in splits.items():
+        writer = dataset.ShardWriter(directory / dataset.shard_name(name, 0, 1))
+        for number, label in pictures:
+            writer.write(examples.encode_example(
+                toy_run.picture(number), 'JPEG', 20, 24, label, toy_run.LABELS[label], b'%d.jpg' % number))
+        counts = tuple(sum(label == each for _, each in pictures) for label in range(4))
+        made.append(dataset.Split(name, len(pictures), counts, (writer.close(),)))
+    (directory / dataset.MANIFEST).write_text(json.dumps(dataset.manifest(toy_run.LABELS, made, 'JPEG', {})))
+    return dataset.open_records(directory)
+
+
+def of_class(label: int, numbers) -> list[tuple[int, int]]:
+    return [(number, label) for number in numbers]
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """How many rows each pass computed."""
+    counts, computed_of = [], store._computed
+
+    def counting(wanted, asked, threads):
+        counts.append(int(asked.sum()))
+        return computed_of(wanted, asked, threads)
+
+    monkeypatch.setattr(store, '_computed', counting)
+    return counts
+
+
+def in_full(known: Wanted, directory) -> bytes:
+    """What a pass gives that knows nothing of before."""
+    store.find_or_compute(known, directory)
+    return (directory / known.key / 'features.npy').read_bytes()
+
+
+@pytest.mark.parametrize('engine', engines.ENGINES)
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+def test_of_records_with_new_photos_only_those_are_computed(tmp_path, computed, capfd, dtype, engine):
+    model = toy_classifier()
+    before = numbered(tmp_path / 'records', train=of_class(1, range(40)), validation=of_class(2, range(50, 60)))
+    for split in before.splits:
+        store.find_or_compute(wanted(before, model, split=split, dtype=dtype, engine=engine), tmp_path / 'features')
+    data = numbered(tmp_path / 'records', train=of_class(1, [*range(20), 100, 101, *range(20, 38), 102, 39]))
+    capfd.readouterr()
+    known = wanted(data, model, dtype=dtype, engine=engine)
+    store.find_or_compute(known, tmp_path / 'features')
+    assert computed == [40, 10, 3] and '39 of 42 were computed before' in capfd.readouterr().err
+    assert (tmp_path / 'features' / known.key / 'features.npy').read_bytes() == in_full(known, tmp_path / 'apart')
+
+
+def test_a_picture_that_moved_to_another_split_or_class_keeps_its_features_but_not_its_label(tmp_path, computed):
+    model = toy_classifier()
+    before = numbered(tmp_path / 'records', train=of_class(1, range(9)), validation=of_class(2, range(20, 25)))
+    for split in before.splits:
+        store.find_or_compute(wanted(before, model, split=split), tmp_path / 'features')
+    data = numbered(tmp_path / 'records', train=[(20, 2), (3, 3), (4, 1)], validation=[(8, 1), (21, 2)])
+    for split in data.splits:
+        known = wanted(data, model, split=split)
+        kept = store.find_or_compute(known, tmp_path / 'features')
+        assert (tmp_path / 'features' / known.key / 'features.npy').read_bytes() == in_full(known, tmp_path / 'apart')
+        assert list(kept.rows['label']) == {'train': [2, 3, 1], 'validation': [1, 2]}[split]
+    assert computed == [9, 5, 0, 3, 0, 2]  # What lies apart knows nothing of before.
+
+
+def test_what_differs_in_more_than_its_records_is_not_taken_over(tmp_path, computed):
+    before, model = numbered(tmp_path / 'records', train=of_class(1, range(9))), toy_classifier()
+    store.find_or_compute(wanted(before, model), tmp_path / 'features')
+    data = numbered(tmp_path / 'records', train=of_class(1, range(8)))
+    for changes in ({'crop_fraction': 1.0}, {'dtype': 'float32'}, {'parts': cuts.parts(toy_classifier(seed=2))}):
+        store.find_or_compute(dataclasses.replace(wanted(data, model), **changes), tmp_path / 'features')
+    assert computed == [9, 8, 8, 8]
+
+
+def test_distorted_views_are_computed_again_as_they_depend_on_the_place(tmp_path, computed):
+    model = toy_classifier()
+    for count in (9, 8):
+        data = numbered(tmp_path / 'records', train=of_class(1, range(count)))
+        known = wanted(data, model, views=2)
+        store.find_or_compute(known, tmp_path / 'features')
+    assert computed == [9, 8]
+    assert (tmp_path / 'features' / known.key / 'features.npy').read_bytes() == in_full(known, tmp_path / 'apart')
+
+
+@pytest.mark.parametrize('harm', [
+    'rows cut short', 'digests cut short', 'no digests', 'digests of others', 'facts of others', 'facts of no use',
+    'a bit turned', 'a file in the way'])
+def test_what_is_damaged_is_not_taken_over(tmp_path, computed, harm):
+    model, features = toy_classifier(), tmp_path / 'features'
+    before = numbered(tmp_path / 'records', train=of_class(1, range(9)))
+    store.find_or_compute(wanted(before, model), features)
+    place, = features.iterdir()
+    if harm == 'rows cut short':
+        os.truncate(place / 'features.npy', 500)
+    elif harm == 'digests cut short':
+        os.truncate(place / 'pictures.npy', 150)
+    elif harm == 'no digests':  # As it was once written.
+        (place / 'pictures.npy').unlink()
+    elif harm == 'digests of others':
+        np.save(place / 'pictures.npy', np.load(place / 'pictures.npy')[:5])
+    elif harm == 'facts of others':
+        place.rename(features / '0123456789abcdef')
+    elif harm == 'facts of no use':
+        (place / 'features.json').write_text('[1]')
+    elif harm == 'a bit turned':
+        with (place / 'features.npy').open('r+b') as file:
+            file.seek(-3, os.SEEK_END)
+            last = file.read(1)
+            file.seek(-3, os.SEEK_END)
+            file.write(bytes([last[0] ^ 1]))
+    elif harm == 'a file in the way':
+        shutil.rmtree(place)
+        place.write_text('no directory')
+    data = numbered(tmp_path / 'records', train=of_class(1, range(1, 9)))
+    known = wanted(data, model)
+    store.find_or_compute(known, features)
+    assert computed == [9, 1 if harm == 'a bit turned' else 8]
+    assert (features / known.key / 'features.npy').read_bytes() == in_full(known, tmp_path / 'apart')
+
+
+def test_a_pass_that_is_stopped_amid_known_pictures_goes_on_with_the_same_bytes(tmp_path, monkeypatch):
+    model, features = toy_classifier(), tmp_path / 'features'
+    before = numbered(tmp_path / 'records', train=of_class(1, range(30)))
+    store.find_or_compute(wanted(before, model), features)
+    data = numbered(tmp_path / 'records', train=of_class(2, [*range(20), *range(50, 60), *range(20, 30)]))
+    known, rows_of = wanted(data, model), store._rows
+    monkeypatch.setattr(store, 'PASS_BATCH', 4)
+    for stops_after in (2, 4):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(store, 'SECONDS_BETWEEN_NOTES', 0)
+            patch.setattr(store, '_rows', lambda *args, after=stops_after: _ending_after(after, rows_of(*args)))
+            store.find_or_compute(known, features)
+        shutil.rmtree(features / wanted(before, model).key, ignore_errors=stops_after == 4)  # The second has no help.
+    store.find_or_compute(known, features)
+    assert (features / known.key / 'features.npy').read_bytes() == in_full(known, tmp_path / 'apart')
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from finetune.features import earlier, store
+from finetune.models import zoo
+from finetune.records import dataset
+from tests import toy_net
+from tests.features.test_store import toy_classifier, wanted
+zoo.NETS['toy'] = zoo.Net(toy_net.backbone, 16, zoo.MINUS_ONE_TO_ONE)
+
+def stop(*args):
+    print('there', flush=True)
+    sys.stdin.read()
+
+if sys.argv[2] == 'rows':
+    store.SECONDS_BETWEEN_NOTES, store.PASS_BATCH, rows_of = 0, 4, store._rows
+    def rows(*args):
+        for number, rows in enumerate(rows_of(*args)):
+            yield rows
+            if number == 4:
+                stop()
+    store._rows = rows
+else:
+    write, earlier.write_pictures = earlier.write_pictures, lambda *args: (write(*args), stop())
+data = dataset.open_records(Path(sys.argv[1], 'records'))
+store.find_or_compute(wanted(data, toy_classifier()), Path(sys.argv[1], 'features'))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('where', ['rows', 'digests'])
+def test_after_a_kill_nothing_is_trusted_that_is_not_whole(tmp_path, where, computed):
+    """Amid the rows, or with the digests written and the rows not yet renamed."""
+    model, features = toy_classifier(), tmp_path / 'features'
+    store.find_or_compute(wanted(numbered(tmp_path / 'records', train=of_class(1, range(20))), model), features)
+    data = numbered(tmp_path / 'records', train=of_class(1, [*range(15), *range(30, 45)]))
+    process = subprocess.Popen([sys.executable, '-c', KILLED, str(tmp_path), where], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == 'there\n'
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    known, computed[:] = wanted(data, model), []
+    assert not (features / known.key / 'features.npy').exists()
+    other = wanted(numbered(tmp_path / 'other', train=of_class(1, range(30, 45))), model)
+    store.find_or_compute(other, features)
+    store.find_or_compute(known, features)
+    assert computed == [15, 0]
+    for each in (known, other):
+        assert (features / each.key / 'features.npy').read_bytes() == in_full(each, tmp_path / 'apart')
+
+
+def test_records_that_are_replaced_while_known_rows_are_taken_over_are_said(tmp_path, monkeypatch):
+    model, features = toy_classifier(), tmp_path / 'features'
+    store.find_or_compute(wanted(numbered(tmp_path / 'records', train=of_class(1, range(9))), model), features)
+    data, rows_of = numbered(tmp_path / 'records', train=of_class(1, range(12))), store._rows
+
+    def replaced(*args):
+        numbered(data.directory, train=of_class(1, range(3)))
+        yield from rows_of(*args)
+
+    monkeypatch.setattr(store, '_rows', replaced)
+    with pytest.raises(Error, match='built again'):
+        store.find_or_compute(wanted(data, model), features)
+    assert len(whole_files(features)) == 1
+
+
+def test_features_of_other_records_are_forgotten_but_for_what_is_being_computed(tmp_path):
+    model, features = toy_classifier(), tmp_path / 'features'
+    store.forget_others(features, numbered(tmp_path / 'records', train=of_class(1, range(4))))  # Nothing is there.
+    keys = []
+    for count in (4, 5, 6):
+        data = numbered(tmp_path / 'records', train=of_class(1, range(count)), validation=of_class(1, [9]))
+        for split in data.splits:
+            keys.append(wanted(data, model, split=split).key)
+            store.find_or_compute(wanted(data, model, split=split), features)
+    (features / 'of_mine').mkdir()
+    (features / 'of_mine/features.npy').write_text('mine')
+    (features / keys[1] / 'of_mine').write_text('mine')
+    (features / keys[2] / 'partial.npy').write_text('')
+    (features / keys[2] / 'progress.json').write_text('')
+    with locks.held(features / keys[3] / 'lock', pytest.fail):
+        store.forget_others(features, data)
+        left = {path.name: sorted(file.name for file in path.iterdir()) for path in features.iterdir()}
+    whole = ['features.json', 'features.npy', 'pictures.npy']
+    assert left == {'of_mine': ['features.npy'], keys[1]: ['of_mine'], keys[3]: sorted([*whole, 'lock']),
+                    keys[4]: whole, keys[5]: whole}
 
 
 # Training on them --------------------------------------------------------------------------------------
