@@ -6,15 +6,13 @@ import csv
 import io
 import itertools
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,13 +26,13 @@ from finetune.evaluation.results import json_text
 from finetune.models import cuts, engines
 from finetune.pictures import disk, gate
 from finetune.pictures.views import decode, view
+from finetune.predicting import sorting
+from finetune.predicting.asked import Named, find_pictures
 from finetune.runs.run import Loaded, Run, check_checkpoint
 
 LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
 UNKNOWN = 'unknown'  # The label of a picture of none of the classes.
 WAYS_OUT = {'too_many_pixels': 'shrink it first', 'file_too_big': 'save it smaller first'}  # By reason.
-URL = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)
-UTF_8_MARK, UTF_16_MARKS = b'\xef\xbb\xbf', (b'\xff\xfe', b'\xfe\xff')  # Some programs begin a text with them.
 
 FLAGS = command.Flags(
     'finetune predict --checkpoint_dir=RUN PICTURE_OR_FOLDER ... [flags]',
@@ -53,17 +51,13 @@ FLAGS.number('keep', unknown.KEEP, 'share of real pictures, those of the classes
 FLAGS.switch('abstain', True, 'answer `unknown` at all, where the run knows what its pictures look like')
 FLAGS.switch('csv', False, 'print CSV')
 FLAGS.switch('jsonl', False, 'print one JSON object a line')
+FLAGS.path('sort_into', None, 'directory that gets a folder for each answer, `unknown` and `no_answer` too, with the '
+           'pictures that were answered so; they themselves stay where they are')
+FLAGS.choice('sort_by', 'link', sorting.WAYS, 'links to where the pictures are, or copies to take along')
 FLAGS.group('device')
 FLAGS.integer('batch_size', 32, 'pictures at a time', least=1)
 FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
 FLAGS.integer('num_preprocess_threads', None, 'threads that read and decode (default: one a core)', least=1)
-
-
-class Named(NamedTuple):
-    """One file that was asked about, by its own name or by that of a folder, and why it will not be read."""
-
-    path: str
-    rejected: Reject | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +78,10 @@ class Answer:
         """The same of a picture that is of no class: first that, and how likely a real one looks so strange."""
         return [(UNKNOWN, self.familiarity), *self.top][:len(self.top)] if self.is_unknown else self.top
 
+    @property
+    def label(self) -> str | None:
+        return None if self.rejected else self.ranks[0][0]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, predict, argv)
@@ -92,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict(flags: SimpleNamespace) -> int:
     """Answers every picture in the order in which they were named; 1 if one of them could not be read."""
     _check_usage(flags)
+    by = flags.sort_into and sorting.prepare(Path(flags.sort_into), flags.sort_by)
     run = Run(flags.checkpoint_dir)
     loaded = run.load(flags.checkpoint, flags.averages)
     names = answerable(run)
@@ -99,14 +98,18 @@ def predict(flags: SimpleNamespace) -> int:
     say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step}), '
         f'with {_engine(flags, run)} (--engine){_about_trust(loaded, flags)}')
     header, written = _format(flags, top_k, names.values())
+    put_away = by and sorting.sorter(Path(flags.sort_into), [UNKNOWN, *names.values()], by)
     counts, others, started = collections.Counter(), folders.Others(), time.monotonic()
-    with _progress(flags.arguments) as progress:
+    placed, left_out = collections.Counter(), _left_out(flags)
+    with _progress(flags.arguments, left_out) as progress:
         if header:
             print(header)
-        for batch in answers(find_pictures(flags.arguments, others), loaded, run, flags):
+        for batch in answers(find_pictures(flags.arguments, others, left_out), loaded, run, flags):
             print(*map(written, batch), sep='\n', flush=True)
             counts.update(answer.rejected is None for answer in batch)
             counts[UNKNOWN] += sum(answer.is_unknown for answer in batch)
+            for answer in batch if put_away else ():
+                placed.update(put_away(answer.path, answer.label))
             if progress:
                 progress.advance(len(batch))
     if not counts:
@@ -118,6 +121,8 @@ def predict(flags: SimpleNamespace) -> int:
     say(f'{count(counts[True], "picture")} in {duration(seconds)}, {counts[True] / seconds:.1f} pictures/s'
         + (f'; {counts[UNKNOWN]} unknown (--keep --noabstain)' if counts[UNKNOWN] else '')
         + (f'; without answer: {counts[False]}, their lines say why' if counts[False] else ''))
+    if put_away:
+        say(sorting.told(placed, Path(flags.sort_into), by))
     return 1 if counts[False] else 0
 
 
@@ -145,61 +150,26 @@ def _check_usage(flags: SimpleNamespace) -> None:
     check_checkpoint(flags.checkpoint)
     if flags.csv and flags.jsonl:
         raise UsageError('--csv and --jsonl are two formats: give one of them')
+    if 'sort_by' in flags.given and not flags.sort_into:
+        raise UsageError('--sort_by says how pictures get into --sort_into: give that directory too')
+    for argument in filter(_left_out(flags), set(flags.arguments) - {'-'}):
+        raise UsageError(f'{printable(argument)} lies in --sort_into={printable(flags.sort_into)}, where pictures go: '
+                         'name another directory, or pictures elsewhere')
 
 
-def _progress(arguments: Sequence[str]) -> contextlib.AbstractContextManager:
+def _left_out(flags: SimpleNamespace) -> Callable[[str], bool]:
+    """Whether a file or folder is what was sorted before, and not what is asked about."""
+    return lambda path: bool(flags.sort_into) and sorting.lies_in(command.expanded(path), Path(flags.sort_into))
+
+
+def _progress(arguments: Sequence[str], left_out: Callable[[str], bool]) -> contextlib.AbstractContextManager:
     """A bar while the answers go elsewhere; on a terminal they themselves show how far it is."""
     if sys.stdout.isatty() or '-' in arguments:
         return contextlib.nullcontext()
-    return Progress('Predicting', sum(1 for _ in find_pictures(arguments)), 'pictures')
+    return Progress('Predicting', sum(1 for _ in find_pictures(arguments, None, left_out)), 'pictures')
 
 
-# Files -> pictures ----------------------------------------------------------------------------------------
-
-
-def find_pictures(arguments: Iterable[str], others: folders.Others | None = None) -> Iterator[Named]:
-    """Files as they were named; of folders what `finetune build --recursive` would read or reject there.
-
-    Files in them that are named as no pictures go to `others`.
-    """
-    names = (_listed(sys.stdin.buffer) if argument == '-' else (argument,) for argument in arguments)
-    for name in itertools.chain.from_iterable(names):
-        path = name if os.path.lexists(name) else command.expanded(name)
-        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long.
-            yield from _in_folder(path, others)
-        else:
-            yield Named(path, _why_not_read(path))
-
-
-def _listed(lines: io.BufferedReader) -> Iterator[str]:
-    """The paths on stdin: one a line or, as no name holds a NUL, with NULs between them."""
-    begins = lines.peek()
-    if begins.startswith(UTF_16_MARKS) and b'\0' in begins:
-        raise UsageError('the list on stdin is UTF-16: save it as UTF-8')
-    if begins.startswith(UTF_8_MARK):
-        lines.read(len(UTF_8_MARK))
-    paths = lines.read().split(b'\0') if b'\0' in begins else (line.rstrip(b'\r\n') for line in lines)
-    yield from (os.fsdecode(path) for path in paths if path.strip())
-
-
-def _in_folder(folder: str, others: folders.Others | None) -> Iterator[Named]:
-    for found in folders.walk(os.fsencode(folder)):
-        if found.reason not in folders.COUNTED:
-            yield Named(os.fsdecode(found.path), Reject(found.reason, found.detail) if found.reason else None)
-        elif others is not None and found.reason == 'not_an_image_suffix':
-            others.add(found.path)
-
-
-def _why_not_read(path: str) -> Reject | None:
-    """What is wrong with a path that somebody wrote. What is there, the gate judges."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return Reject('not_found', 'a URL; download it first' if URL.match(path) else 'there is no such file or folder')
-    except (OSError, ValueError):  # The gate says why it cannot be read.
-        return None
-    reason, detail = folders.why_unreadable(os.fsencode(path))
-    return None if reason in folders.COUNTED else Reject(reason, detail)
+# Pictures -> what the network sees -----------------------------------------------------------------------
 
 
 def _admitted(path: str, treatment: dict) -> bytes | Reject:

@@ -17,6 +17,7 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'evaluation': ('runs', 'records', 'models', 'console'),  # A run's answers, and what they are worth.
     'checking': ('evaluation', 'features', 'runs', 'records', 'console'),  # Findings, whoever computed the features.
     'building': ('records', 'pictures', 'console'),  # Needs no network, and so no TensorFlow.
+    'predicting': ('building', 'console'),  # New pictures: asked about as a build asks, put where their answers say.
     'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
     'reporting': (  # Shows what all of them found, and finds nothing itself.
         'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'pictures', 'console'),

@@ -18,6 +18,7 @@ from finetune.building.sources import folders, pixels
 from finetune.evaluation import inference, metrics
 from finetune.models import engines
 from finetune.pictures import gate
+from finetune.predicting import asked
 from finetune.records import batches, dataset, examples
 from finetune.runs import trust
 from tests import toy, toy_run
@@ -250,7 +251,7 @@ def test_a_file_that_is_not_there_is_one_of_the_bad_ones(run, photos, capsys):
     ('https://example.org/x.jpg', 'download it first'), ('s3://bucket/x.jpg', 'download it first')])
 def test_a_path_that_never_was_did_not_vanish(photos, monkeypatch, named, said):
     monkeypatch.chdir(photos)
-    (_, rejected), = predict.find_pictures([named])
+    (_, rejected), = asked.find_pictures([named])
     assert rejected.reason == 'not_found' and said in rejected.detail
 
 
@@ -258,10 +259,10 @@ def test_a_tilde_is_the_home_directory_unless_something_is_called_so(photos, mon
     """In a list on stdin no shell expands it."""
     monkeypatch.setenv('HOME', str(photos))
     monkeypatch.chdir(photos)
-    assert list(predict.find_pictures(['~/a.jpg'])) == [(f'{photos}/a.jpg', None)]
+    assert list(asked.find_pictures(['~/a.jpg'])) == [(f'{photos}/a.jpg', None)]
     (photos / '~').mkdir()
     (photos / '~' / 'a.jpg').touch()
-    assert list(predict.find_pictures(['~/a.jpg'])) == [('~/a.jpg', None)]
+    assert list(asked.find_pictures(['~/a.jpg'])) == [('~/a.jpg', None)]
 
 
 def test_a_picture_above_a_limit_is_answered_with_a_way_out(tmp_path):
@@ -281,7 +282,7 @@ def test_folders_are_walked_in_order_without_hidden_files_and_without_other_file
     for name in ('b/2.JPG', 'b/10.jpg', 'a.png', '.hidden.jpg', '.git/x.jpg', '__MACOSX/x.jpg', 'notes.txt', 'c.heic'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b'')
-    found = [str(Path(path).relative_to(tmp_path)) for path, _ in predict.find_pictures([str(tmp_path)])]
+    found = [str(Path(path).relative_to(tmp_path)) for path, _ in asked.find_pictures([str(tmp_path)])]
     assert found == ['a.png', 'b/10.jpg', 'b/2.JPG', 'c.heic']
 
 
@@ -292,7 +293,7 @@ def test_linked_folders_are_read_as_a_build_reads_them(tmp_path):
     for name, target in {'tulips': '../disk/tulips', 'up': '..', 'cat/self': 'self', 'roses': '/mnt/not_there'}.items():
         (photos / name).symlink_to(target)
     (photos / 'cat' / 'raw.dng').write_bytes(b'II*\0')
-    named = list(predict.find_pictures([str(photos)]))
+    named = list(asked.find_pictures([str(photos)]))
     listing = folders.list_pictures(photos, 'train_directory', recursive=True)
     built = {b'%s/%s' % (folder, name) for folder, names in listing.pictures.items() for name in names}
     assert {os.path.relpath(path, photos).encode() for path, rejected in named if not rejected} == built
@@ -321,7 +322,7 @@ def stdin(monkeypatch, content: bytes) -> None:
 def test_a_line_of_a_list_names_a_file_whatever_it_is(monkeypatch):
     """Each - in it was another list on stdin; a thousand of them, too many for Python."""
     stdin(monkeypatch, b'-\n' * 3000)
-    assert [path for path, _ in predict.find_pictures(['-'])] == ['-'] * 3000
+    assert [path for path, _ in asked.find_pictures(['-'])] == ['-'] * 3000
 
 
 def test_a_list_on_stdin_names_files_and_folders(run, photos, capsys, monkeypatch):
@@ -336,7 +337,7 @@ def test_a_list_on_stdin_names_files_and_folders(run, photos, capsys, monkeypatc
 def test_a_list_is_read_as_editors_and_find_write_it(photos, monkeypatch, content):
     monkeypatch.chdir(photos)
     stdin(monkeypatch, content)
-    assert [(path, rejected is None) for path, rejected in predict.find_pictures(['-'])] == [
+    assert [(path, rejected is None) for path, rejected in asked.find_pictures(['-'])] == [
         ('a.jpg', True), ('no such.jpg', False)]
 
 
@@ -345,7 +346,7 @@ def test_a_name_with_a_line_break_can_stand_in_a_list_with_nuls(tmp_path, monkey
     for name in names:
         Path(name).touch()
     stdin(monkeypatch, '\0'.join(names).encode())
-    assert list(predict.find_pictures(['-'])) == [(name, None) for name in names]
+    assert list(asked.find_pictures(['-'])) == [(name, None) for name in names]
 
 
 @pytest.mark.parametrize('codec', ['utf-16', 'utf-16-be'])
@@ -496,3 +497,46 @@ def test_both_engines_find_a_picture_as_familiar(run, photos, engine, capsys):
     assert 0.05 < familiar < 1.0
     answer(run, '--jsonl', '--engine=tensorflow', photos / 'a.jpg')
     assert json_lines(capsys)[0]['familiarity'] == pytest.approx(familiar, abs=0.011)
+
+
+# Into folders ------------------------------------------------------------------------------------------------
+
+
+def standing(directory: Path) -> dict[str, list[str]]:
+    return {folder.name: sorted(path.name for path in folder.iterdir()) for folder in sorted(directory.iterdir())}
+
+
+@pytest.mark.parametrize('way', ['--sort_by=link', '--sort_by=copy'])
+def test_every_picture_goes_into_the_folder_of_its_answer_and_stays_where_it_is(run, photos, tmp_path, way, capsys):
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    trusted(run)
+    for first in (True, False):
+        assert answer(run, '--jsonl', '--keep=0.99', f'--sort_into={tmp_path}/sorted', way, photos) == 1
+        out, told = capsys.readouterr()
+        assert ('5 new' if first else '0 new') in told and ('5 were there' in told) != first
+        expected = {}
+        for found in map(json.loads, out.splitlines()):
+            label = 'no_answer' if 'error' in found else 'unknown' if found['unknown'] else found['answers'][0]['label']
+            expected.setdefault(label, []).append(Path(found['file']).name)
+        assert standing(tmp_path / 'sorted') == dict(sorted(expected.items()))
+        assert {'no_answer', 'unknown'} <= set(expected)
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before
+    assert not any(path.is_symlink() for path in photos.iterdir())
+
+
+def test_what_was_sorted_among_the_pictures_is_not_asked_about_again(run, photos, capsys):
+    for _ in range(2):
+        answer(run, f'--sort_into={photos}/sorted', photos)
+        assert len(capsys.readouterr().out.splitlines()) == 5
+    for inside in (photos, photos / 'sorted', next((photos / 'sorted').iterdir())):
+        assert answer(run, f'--sort_into={photos}/sorted' if inside != photos else f'--sort_into={photos}', inside) == 2
+        assert 'lies in --sort_into' in capsys.readouterr().err
+    assert set(standing(photos / 'sorted')['no_answer']) == {'b.jpg', 'd.png'}
+
+
+def test_a_directory_that_nothing_can_be_written_to_is_said_before_the_work(run, photos, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert answer(run, f'--sort_into={tmp_path}/file', photos) == 1
+    out, told = capsys.readouterr()
+    assert not out and '--sort_into' in told
+    assert answer(run, '--sort_by=copy', photos) == 2

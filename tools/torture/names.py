@@ -46,6 +46,10 @@ def everywhere(place: Path, seed: int, count: int) -> Iterator[str]:
         yield _one_line_a_picture(form, shown[0])
     shown = _told(predict.main, f'--checkpoint_dir={run}', '--', *(str(pictures / os.fsdecode(name)) for name in NAMES))
     yield from _printed_well('predict of names', shown)
+    yield from _printed_well('predict into folders', _told(
+        predict.main, f'--checkpoint_dir={run}', str(pictures), f'--sort_into={place}/sorted'))
+    links = [path.readlink() for path in (place / 'sorted').glob('*/*')]
+    yield unless(sorted(links) == sorted(pictures.glob('*/*')), f'{len(links)} links do not lead to the pictures')
 
 
 def _write_pictures(pictures: Path) -> None:

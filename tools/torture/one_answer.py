@@ -15,6 +15,7 @@ from finetune.evaluation import inference
 from finetune.models import engines
 from finetune.pictures import disk, gate
 from finetune.pictures.views import DISTORTIONS
+from finetune.predicting import asked
 from finetune.records import batches, dataset
 from tests import corpus, toy, toy_run
 from tools.torture import unless, warm
@@ -102,7 +103,7 @@ def _by_name(outputs: inference.Outputs) -> dict[bytes, np.ndarray]:
 def _predicted(run, pictures: Path, logits_of) -> dict[bytes, np.ndarray]:
     """As `finetune predict` comes to its logits, picture by picture."""
     views_of, answers = predict._viewer(run), {}
-    for path, rejected in predict.find_pictures([str(pictures)]):
+    for path, rejected in asked.find_pictures([str(pictures)]):
         encoded = rejected or predict._admitted(path, run.records['treatment'])
         assert not isinstance(encoded, Reject), path
         answers[os.fsencode(os.path.relpath(path, pictures))] = logits_of(views_of(tf.constant([encoded]))).numpy()[0]
