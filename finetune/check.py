@@ -52,7 +52,7 @@ def check(flags: SimpleNamespace) -> None:
     recipe = _recipe(flags, data)
     kept_in = Path(flags.feature_dir or Path(data.directory, 'features'))
     features = feeds.pooled(recipe, data, kept_in, engines.choose(flags.engine), flags.num_preprocess_threads)
-    seen = judgement.look(data, flags.num_preprocess_threads)
+    seen = judgement.look(data, flags.num_preprocess_threads, directory)
     say(f'Comparing {count(len(seen.labels), "picture")}')
     checked = judgement.judge(seen, features, recipe.image_size, judgement.is_shrunk(data), recipe.seed)
     _tell(flags, directory, data, recipe, checked, required)

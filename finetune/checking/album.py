@@ -2,15 +2,21 @@
 
 import hashlib
 import io
+import itertools
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from finetune.checking import pdq
+from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress
-from finetune.records import examples
+from finetune.records import dataset, examples, stored
 from finetune.records.dataset import Records
 
 GLANCE = 256  # Pixels: the short side that a large JPEG is decoded to, at least; that takes an eighth of the time.
@@ -23,6 +29,9 @@ GLIMPSE = np.dtype([
     ('height', 'i4'), ('width', 'i4'), ('bytes', 'i4'), ('is_png', '?'), ('jpeg_quality', 'f4'), ('borders', 'f4', 4),
     ('dark_end', 'f4'), ('bright_end', 'f4'), ('contrast', 'f4'), ('colour', 'f4'), ('sharpness', 'f4'),
 ])
+LOOK = 1  # Another one when `look` sees something else in the same picture.
+GLIMPSES = 'glimpses.npy'
+KEPT = np.dtype([('picture', stored.DIGEST), ('glimpse', GLIMPSE), ('check', '<u4')])
 
 
 @dataclass(frozen=True)
@@ -41,27 +50,68 @@ class Album:
         return self.splits[self.split[place]].encode() + b'/' + self.filenames[place]
 
 
-def read(data: Records, splits: tuple[str, ...], threads: int | None = None) -> Album:
-    """Decodes each picture once, on all cores; of the pictures themselves no more than a few are held at a time."""
-    total = sum(data.split(name).records for name in splits)
-    split, labels, filenames, glimpses = [], [], [], []
-    with Progress('Looking at pictures', total, 'pictures') as progress:
+def read(data: Records, splits: tuple[str, ...], threads: int | None = None, directory: Path | None = None) -> Album:
+    """Looks at every picture, on all cores; of the pictures themselves no more than a few are held at a time.
+
+    What was seen is kept in the directory, if one is given, so that another time only new pictures are looked at.
+    """
+    held = [stored.read(data, name) for name in splits]
+    digests = np.concatenate([each.digests for each in held])
+    glimpses, is_known = _kept(directory, digests)
+    split = np.repeat(np.arange(len(splits)), [len(each.labels) for each in held])
+    with Progress('Looking at pictures', len(digests), 'pictures') as progress:
+        progress.start_at(int(is_known.sum()))
         for number, name in enumerate(splits):
-            stored = tf.data.TFRecordDataset(data.paths(name)).map(examples.parse)
-            seen = stored.map(_seen, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-            for example in seen.prefetch(64).as_numpy_iterator():
-                split.append(number)
-                labels.append(example['label'])
-                filenames.append(example['filename'])
-                glimpses.append(example['glimpse'])
+            of_split = np.flatnonzero(split == number)
+            for place, glimpse in _new_glimpses(data, name, ~is_known[of_split], threads):
+                glimpses[of_split[place]] = np.frombuffer(glimpse, GLIMPSE)[0]
                 progress.advance()
-    return Album(splits, data.labels, np.array(split, int), np.array(labels, int), filenames,
-                 np.frombuffer(b''.join(glimpses), GLIMPSE))
+    dataset.check_unchanged(data.directory, data.fingerprint)  # Or what was seen of others would be kept as of these.
+    if directory and not is_known.all():
+        _keep(directory, digests, glimpses)
+    labels = np.concatenate([each.labels for each in held]).astype(int)
+    return Album(splits, data.labels, split, labels, [name for each in held for name in each.filenames], glimpses)
 
 
-def _seen(example: dict) -> dict:
-    seen = tf.numpy_function(lambda encoded: look(encoded).tobytes(), [example['encoded']], tf.string, stateful=False)
-    return {'label': example['label'], 'filename': example['filename'], 'glimpse': seen}
+def _new_glimpses(data: Records, split: str, asked: np.ndarray, threads: int | None) -> Iterator[tuple[int, bytes]]:
+    """(place in the split, GLIMPSE) of the pictures that are asked for."""
+    def seen(place, serialized):
+        encoded = examples.parse(serialized)['encoded']
+        return place, tf.numpy_function(lambda encoded: look(encoded).tobytes(), [encoded], tf.string, stateful=False)
+
+    if asked.any():
+        records = stored.only(tf.data.TFRecordDataset(data.paths(split)), asked)
+        looked_at = records.map(seen, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+        # No more than were counted: of records that are being replaced.
+        yield from itertools.islice(looked_at.prefetch(64).as_numpy_iterator(), int(asked.sum()))
+
+
+def _kept(directory: Path | None, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(GLIMPSE [n], bool [n]: whether it is known) of the pictures with these digests."""
+    glimpses, rows = np.zeros(len(digests), GLIMPSE), np.full(len(digests), -1)
+    try:
+        kept = np.load(directory / GLIMPSES) if directory else np.zeros(0, KEPT)
+        if kept.dtype == KEPT:
+            kept = kept[kept['check'] == _checks(kept['glimpse'])]
+            rows = stored.find(digests, kept['picture'])
+            glimpses[rows >= 0] = kept['glimpse'][rows[rows >= 0]]
+    except (OSError, ValueError, EOFError):  # It is not there or damaged: what it held is seen again.
+        pass
+    return glimpses, rows >= 0
+
+
+def _keep(directory: Path, digests: np.ndarray, glimpses: np.ndarray) -> None:
+    kept = np.empty(len(digests), KEPT)
+    kept['picture'], kept['glimpse'], kept['check'] = digests, glimpses, _checks(glimpses)
+    content = io.BytesIO()
+    np.save(content, kept)
+    write_atomically(directory / GLIMPSES, content.getvalue())
+
+
+def _checks(glimpses: np.ndarray) -> list[int]:
+    """A CRC-32 of each, which begins with what decides how pictures are seen: that of another look never fits."""
+    begin = zlib.crc32(f'{LOOK} {PIL.__version__}'.encode())
+    return [zlib.crc32(glimpse.tobytes(), begin) for glimpse in glimpses]
 
 
 def look(encoded: bytes) -> np.ndarray:

@@ -56,12 +56,10 @@ class Checked:
         return learning_curve.sentence(self.curve, self.album.class_names)
 
 
-def look(data: Records, threads: int | None = None) -> Album:
-    """At every picture of the records."""
+def look(data: Records, threads: int | None = None, directory: Path | None = None) -> Album:
+    """At every picture of the records; what is seen is kept in the directory, so that it is looked at once."""
     try:
-        seen = album.read(data, tuple(data.splits), threads)
-        dataset.check_unchanged(data.directory, data.fingerprint)
-        return seen
+        return album.read(data, tuple(data.splits), threads, directory)
     except tf.errors.OpError:
         dataset.check_unchanged(data.directory, data.fingerprint)
         dataset.verify(data)  # If a shard is damaged, this names it.

@@ -64,13 +64,10 @@ def facts_of(place: Path) -> dict | None:
 
 def _found(digests: np.ndarray, pictures: np.ndarray, features: np.ndarray) -> Known:
     """Where each picture stands there, if it does, with features that are as they were written."""
-    one_each, inverse = np.unique(digests, return_inverse=True)
-    _, ours, theirs = np.intersect1d(one_each, pictures['digest'], return_indices=True)
-    is_sound = np.array([_check(features[row]) == pictures['check'][row] for row in theirs], bool)
-    rows = np.full(len(one_each), -1)
-    rows[ours[is_sound]] = theirs[is_sound]
-    rows = rows[inverse.ravel()]
+    rows = stored.find(digests, pictures['digest'])
     places = np.flatnonzero(rows >= 0)
+    is_sound = [_check(features[row]) == pictures['check'][row] for row in rows[places]]
+    places = places[np.array(is_sound, bool)]
     return Known(places, rows[places], features)
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from finetune.console.lazy import tf
 from finetune.pictures.views import Distortion, decode, distort, view
-from finetune.records import examples
+from finetune.records import examples, stored
 from finetune.records.dataset import Split
 
 SHUFFLE_BYTES = 512 * 2**20  # The most memory that undecoded pictures wait in to be shuffled.
@@ -62,12 +64,10 @@ def of_all_views(
     distortion: Distortion,
     seed: int,
     batch_size: int,
-    asked: Sequence[bool],
+    asked: np.ndarray,
     threads: int | None = None,
 ):
-    """Every record that is asked for, bool [records], in the order of the shards; 'image' is [b, views, size, size, 3].
-
-    What the shards hold beyond the records that were counted is given too, so that it is noticed.
+    """Every record that is asked for (`stored.only`), in the order of the shards; 'image' is [b, views, size, size, 3].
 
     View 0 is that of evaluation; (seed, view, place of the record) decides the distortion of each of the others.
     """
@@ -80,9 +80,7 @@ def of_all_views(
         return _batch_item(tf.stack(shown), example)
 
     view_seeds = [_seed(seed, 2, view) for view in range(1, views)]
-    dataset = tf.data.TFRecordDataset(records_.paths(split)).enumerate()
-    is_asked = tf.pad(asked, [[0, 1]], constant_values=True)
-    dataset = dataset.filter(lambda index, _: tf.gather(is_asked, tf.minimum(index, len(asked))))
+    dataset = stored.only(tf.data.TFRecordDataset(records_.paths(split)), asked)
     dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 

@@ -30,3 +30,21 @@ def read(data: Records, split: str) -> Stored:
         labels.append(batch['label'])
         filenames.extend(batch['filename'])
     return Stored(np.frombuffer(b''.join(digests), DIGEST), np.concatenate(labels), filenames)
+
+
+def only(dataset, asked: np.ndarray):
+    """(place, element) of those elements of a dataset that are asked for, bool [n].
+
+    What there is beyond the n is given too, so that it is noticed.
+    """
+    is_asked = tf.pad(asked, [[0, 1]], constant_values=True)
+    return dataset.enumerate().filter(lambda place, _: tf.gather(is_asked, tf.minimum(place, len(asked))))
+
+
+def find(digests: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Where each of the digests stands among others, int [n]; -1 for one that does not."""
+    one_each, inverse = np.unique(digests, return_inverse=True)
+    _, ours, theirs = np.intersect1d(one_each, among, return_indices=True)
+    places = np.full(len(one_each), -1)
+    places[ours] = theirs
+    return places[inverse.ravel()]
