@@ -1,14 +1,17 @@
-"""`finetune VERB …`: finds the verb's module and hands it the rest of the command line."""
+"""`finetune VERB …`, or `finetune PHOTOS`: finds the module and hands it the command line."""
 
+import difflib
 import importlib
+import os
 import sys
 
 from finetune.console import command
 from finetune.console.errors import UsageError
+from finetune.console.terminal import printable
 
 VERBS = {
     'build': 'pictures in class folders -> records',
-    'check': 'records -> findings: duplicates, label errors, odd pictures, shortcuts, what more would bring',
+    'check': 'pictures or records -> findings: copies, label errors, odd pictures, shortcuts, what more would bring',
     'train': 'records -> run: a fine-tuned classifier',
     'eval': 'run + records -> precision@1, recall@5, per class, the worst mistakes',
     'compare': 'runs + records -> which is better, by how much, and how sure that is',
@@ -19,21 +22,35 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    verb = argv[0] if argv else '--help'
-    if verb in VERBS:
-        return importlib.import_module(f'finetune.{verb}').main(argv[1:])
-    return command.carry_out(lambda: _tell(verb), 'finetune')
+    first = argv[0] if argv else '--help'
+    if first in VERBS:
+        return importlib.import_module(f'finetune.{first}').main(argv[1:])
+    if first in {'--help', '-h', 'help'} or not _names_photos(first):
+        return command.carry_out(lambda: _tell(first), 'finetune')
+    return importlib.import_module('finetune.project').main(argv)
 
 
-def _tell(verb: str) -> None:
-    if verb not in {'--help', '-h', 'help'}:
-        raise UsageError(f'{verb!r} is not a verb of finetune.\n\n{_help()}')
-    print(_help())
+def _names_photos(argument: str) -> bool:
+    """A flag, a path that is there, or one that cannot be a verb: the front door says what is wrong with it."""
+    path = command.expanded(argument)
+    return argument.startswith('-') or os.path.lexists(path) or os.sep in argument or '.' in argument
+
+
+def _tell(argument: str) -> None:
+    if argument in {'--help', '-h', 'help'}:
+        print(_help())
+        return
+    near = difflib.get_close_matches(argument, VERBS, n=1)
+    raise UsageError(f'{printable(argument)!r} is no verb of finetune and no folder that is there.'
+                     + (f' Did you mean {near[0]}?' if near else '') + f'\n\n{_help()}')
 
 
 def _help() -> str:
     rows = '\n'.join(f'  finetune {verb:<10}{what}' for verb, what in VERBS.items())
-    return f'usage: finetune VERB [flags]\n\n{rows}\n\n`finetune VERB --help` shows the flags of a verb.'
+    return ('usage: finetune PHOTOS [flags]\n       finetune VERB [flags]\n\n'
+            f'  finetune {"PHOTOS":<10}a folder of pictures, one folder a class -> a model, how far to trust it, a '
+            f'report\n\nor one step of that:\n\n{rows}\n\n`finetune PHOTOS --help` and `finetune VERB --help` show '
+            'the flags.')
 
 
 if __name__ == '__main__':

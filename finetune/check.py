@@ -1,4 +1,4 @@
-"""`finetune check`: records -> findings about the data, before anything but a head is trained."""
+"""`finetune check`: pictures or records -> findings about the data, before anything but a head is trained."""
 
 import json
 import math
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+from finetune.building.understanding import understand
 from finetune.checking import findings, judgement
 from finetune.console import command, files
 from finetune.console.errors import UsageError
 from finetune.console.terminal import count, printable, say
 from finetune.evaluation import metrics
 from finetune.models import engines
+from finetune.projects import pictures
+from finetune.projects.project import Project
 from finetune.records import dataset
 from finetune.records.dataset import Records
 from finetune.runs import recipe as recipes
@@ -20,18 +23,21 @@ from finetune.training import feeds, pretrained
 REQUIRABLE = dict.fromkeys(findings.figures([]), math.inf)
 
 FLAGS = command.Flags(
-    'finetune check RECORDS [--pretrained=WEIGHTS] [flags]',
+    'finetune check PHOTOS|RECORDS [--pretrained=WEIGHTS] [flags]',
     'Looks for what harms a training, and changes nothing: the same picture twice, above all in two splits or two '
     'classes, probable label errors, odd pictures, shortcuts, classes too small; and says what more pictures would '
     'bring.')
 FLAGS.group('what')
 FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`; it may also stand alone')
+FLAGS.path('output', None, 'of PHOTOS: directory of the project, which `finetune PHOTOS` goes on with (default: '
+           'checkpoints/NAME of PHOTOS)')
 FLAGS.switch('verify', False, 'compare the sha256 of every shard with dataset.json first')
 recipes.add_flags(FLAGS, ('model', 'width', 'image_size', 'crop_fraction', 'feature_layers', 'pretrained'))
 FLAGS.group('results')
-FLAGS.path('check_dir', None, 'directory of findings.csv and findings.json (default: check in the records)')
+FLAGS.path('check_dir', None, 'directory of findings.csv and findings.json (default: check in the records or in '
+           'the project)')
 FLAGS.path('feature_dir', None, 'where the features are kept that `finetune train --freeze_backbone` uses too '
-           '(default: features in the records)')
+           '(default: features in the records or in the project)')
 FLAGS.string('require', '', 'counts to keep to, say "duplicates=0,leaks=0"; else the exit code is 3. There are '
              f'{", ".join(REQUIRABLE)}')
 FLAGS.switch('json', False, 'print findings.json, on one line, instead of lines')
@@ -46,11 +52,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(flags: SimpleNamespace) -> None:
     """Looks at every picture, at the features of every picture, and at both together."""
-    required, data = _opened(flags)
-    directory = Path(flags.check_dir or Path(data.directory, judgement.DIRECTORY))
+    required, place = _check_usage(flags)
+    if (Path(place) / dataset.MANIFEST).exists():
+        _look(flags, required, Path(place), Path(place) / judgement.DIRECTORY, Path(place) / 'features')
+        return
+    project = Project.of(place, flags.output)
+    with project.locked():
+        understood = understand(place, project.unpacked)
+        for line in understood.lines:
+            say(line)
+        pictures.built(project, pictures.build_options(pictures.untold(), understood, project))
+        _look(flags, required, project.records, project.check, project.features)
+
+
+def _look(
+    flags: SimpleNamespace, required: Sequence[metrics.Requirement], records: Path, check_dir: Path, feature_dir: Path
+) -> None:
+    data = dataset.open_records(records)
+    if flags.verify:
+        dataset.verify(data)
+    directory = Path(flags.check_dir or check_dir)
     files.prepare(directory, 'the findings are written there', '--check_dir')
     recipe = _recipe(flags, data)
-    kept_in = Path(flags.feature_dir or Path(data.directory, 'features'))
+    kept_in = Path(flags.feature_dir or feature_dir)
     features = feeds.pooled(recipe, data, kept_in, engines.choose(flags.engine), flags.num_preprocess_threads)
     seen = judgement.look(data, flags.num_preprocess_threads, directory)
     say(f'Comparing {count(len(seen.labels), "picture")}')
@@ -59,16 +83,13 @@ def check(flags: SimpleNamespace) -> None:
     metrics.check(required, checked.figures)
 
 
-def _opened(flags: SimpleNamespace) -> tuple[list[metrics.Requirement], Records]:
+def _check_usage(flags: SimpleNamespace) -> tuple[list[metrics.Requirement], str]:
     given = [*flags.arguments, *([flags.data_dir] if flags.data_dir else [])]
     if len(given) != 1:
-        raise UsageError('finetune check takes one directory of records, the --output_directory of `finetune build`'
+        raise UsageError('finetune check takes one folder of pictures, or of the records that a build made of some'
                          + (f'; {len(given)} were given' if given else ''))
     required = metrics.requirements(flags.require, REQUIRABLE, metrics.OF_COUNTS, 'duplicates=0,leaks=0')
-    data = dataset.open_records(command.expanded(given[0]))
-    if flags.verify:
-        dataset.verify(data)
-    return required, data
+    return required, command.expanded(given[0])
 
 
 def _recipe(flags: SimpleNamespace, data: Records) -> recipes.Recipe:

@@ -142,7 +142,7 @@ def test_hostile_names_break_neither_a_line_nor_a_cell(tmp_path, backbone, capsy
 
 
 @pytest.mark.parametrize(('flags', 'sentence'), [
-    ([], 'takes one directory of records'),
+    ([], 'takes one folder of pictures, or of the records'),
     (['a', 'b'], '2 were given'),
     (['{data}', '--require=duplicates'], r'expected NAME>=NUMBER \(or <= > < =\)'),
     (['{data}', '--require=precision@1>=0.9'], 'NAME is one of duplicates, leaks'),
@@ -153,10 +153,18 @@ def test_what_cannot_be_done_is_said_in_one_sentence(flags, sentence, tmp_path, 
     assert re.search(sentence, capsys.readouterr().err)
 
 
-def test_a_folder_of_photos_is_answered_with_the_build_command(tmp_path, capsys):
-    photos = toy.class_folders(tmp_path / 'photos', {'cat': 2, 'dog': 2})
-    assert check.main([str(photos)]) == 1
-    assert f'`finetune build --train_directory={photos}' in capsys.readouterr().err
+def test_a_folder_of_photos_is_checked_in_the_project_that_goes_on_from_there(tmp_path, backbone, capsys):
+    photos = toy.class_folders(tmp_path / 'photos', {'cat': 12, 'dog': 12})
+    toy.class_folders(photos, {'dog': 0, 'cat': 1}, first=50)
+    (photos / 'dog/copy.jpg').write_bytes((photos / 'cat/0.jpg').read_bytes())
+    before = {path: path.read_bytes() for path in photos.rglob('*.jpg')}
+    project = tmp_path / 'project'
+    assert run_check(photos, backbone, f'--output={project}') == 0
+    assert 'contradiction' in (project / 'check/findings.csv').read_text()
+    assert {path: path.read_bytes() for path in photos.rglob('*.jpg')} == before
+    capsys.readouterr()
+    assert run_check(photos, backbone, f'--output={project}') == 0
+    assert 'As before' in capsys.readouterr().err
 
 
 def test_records_of_one_class_or_one_picture_are_checked_too(tmp_path, backbone):

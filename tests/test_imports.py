@@ -21,6 +21,8 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
     'reporting': (  # Shows what all of them found, and finds nothing itself.
         'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'pictures', 'console'),
+    'projects': (  # The steps of a project, in values; finetune/project.py has their order.
+        'training', 'building', 'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'console'),
 }
 VERBS = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__', '__main__'}  # Each may enter every room.
 

@@ -4,6 +4,8 @@ from finetune.building import plan
 from finetune.console.command import Flags
 from finetune.pictures import gate
 
+SEED = 12345
+
 
 def add_flags(flags: Flags) -> None:
     flags.group('where')
@@ -41,7 +43,7 @@ def add_flags(flags: Flags) -> None:
     flags.integer('train_shards', 2, 'number of training shards', least=1)
     flags.integer('validation_shards', 2, 'number of validation shards', least=1)
     flags.integer('test_shards', 2, 'number of test shards', least=1)
-    flags.integer('seed', 12345, 'decides the order of the records')
+    flags.integer('seed', SEED, 'decides the order of the records')
     flags.group('what is let in')
     flags.integer('max_bytes', gate.Limits.max_bytes, 'reject larger files', least=1)
     flags.integer('max_pixels', gate.Limits.max_pixels, 'reject pictures of more pixels', least=1)

@@ -11,7 +11,9 @@ MODULES = {
     'shelve': 'runs programs', 'yaml': 'may run programs', 'tarfile': 'writes where the archive says',
     'zipfile': 'writes where the archive says',
 }
+MAY_IMPORT = {'building/archives.py': {'tarfile', 'zipfile'}}  # It reads them, and writes where it decides itself.
 CALLS = {
+    'extract': 'writes where the archive says', 'extractall': 'writes where the archive says',
     'eval': 'runs programs', 'exec': 'runs programs', '__import__': 'runs programs',
     'system': 'hands names to a shell', 'popen': 'hands names to a shell', 'load_model': 'runs programs from the file',
     'model_from_json': 'runs programs', 'deserialize_keras_object': 'runs programs', 'from_config': 'runs programs',
@@ -38,7 +40,8 @@ def test_nothing_runs_programs_from_data_or_hides_damage(path):
     file = str(path.relative_to(PACKAGE))
     for node in ast.walk(ast.parse(path.read_text())):
         for module in imported(node):
-            assert module not in MODULES, f'{file} imports {module}, which {MODULES[module]}'
+            is_let = module not in MODULES or module in MAY_IMPORT.get(file, ())
+            assert is_let, f'{file} imports {module}, which {MODULES[module]}'
         if isinstance(node, ast.Call):
             check_call(file, node)
 

@@ -1,0 +1,69 @@
+"""What each effort trains, one run after the other: the head, then more of the network where that may be better."""
+
+import dataclasses
+
+from finetune.models import zoo
+from finetune.runs import recipe as recipes
+
+EFFORTS = ('quick', 'good', 'best')
+OF_BLOCKS = ('trainable_from', 'views', *recipes.OF_DISTORTION)  # Flags that mean nothing to a head on kept features.
+FEWEST_EPOCHS = 2  # Fewer are not worth their features.
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One run of a project."""
+
+    name: str  # Of its directory.
+    says: str  # What trains, in words.
+    recipe: dict  # Of its fields those that are decided, as `recipes.plan` takes them.
+
+    @property
+    def epochs(self) -> float:
+        return self.recipe.get('epochs', 0)
+
+    @property
+    def views(self) -> int:
+        return self.recipe.get('views', 1)
+
+    def shortened(self, epochs: int) -> 'Plan':
+        return dataclasses.replace(self, recipe=self.recipe | {'epochs': float(epochs)})
+
+
+HEAD = {'fine_tune': True, 'freeze_backbone': True}
+BLOCKS = {  # Measured: docs/results.md. The last epoch is taken, not the best: so no choice flatters its figures.
+    'optimizer': 'adam', 'initial_learning_rate': 0.001, 'learning_rate_schedule': 'cosine', 'warmup_epochs': 0.3,
+    'batch_size': 64, 'epochs': 6.0, 'label_smoothing': 0.1, 'weight_decay': 0.0, 'moving_average_decay': 0.99,
+    'gradient_clip': 1.0, 'views': 4, 'keep_best': False,
+}
+
+
+def head(typed: dict) -> Plan:
+    """Flags of steps are for what comes after it: it is solved for at once."""
+    not_its = {*recipes.STEPS_ALONE, *OF_BLOCKS, 'optimizer', 'mixed_precision'}
+    return Plan('head', 'the head', {name: value for name, value in typed.items() if name not in not_its} | HEAD)
+
+
+def after_the_head(effort: str, typed: dict, model: str, image_size: int, head_directory: str) -> list[Plan]:
+    """`typed` wins over what is usual. Empty where the network has no last blocks to name."""
+    first = typed.get('trainable_from') or zoo.find(model).last_blocks
+    if effort == 'quick' or not first:
+        return []
+    blocks = BLOCKS | typed | {'pretrained': head_directory, 'trainable_from': first}
+    blocks.pop('freeze_backbone', None)
+    blocks.pop('fine_tune', None)
+    plans = [Plan('last_blocks', f'the last blocks, from {first} on', blocks)]
+    if effort == 'best':
+        larger = {'image_size': _larger(image_size), 'epochs': 12.0, 'views': 6} | blocks_typed(typed)
+        plans.append(Plan('larger_pictures', f'the last blocks on pictures of {larger["image_size"]} pixels',
+                          blocks | larger))
+    return plans
+
+
+def blocks_typed(typed: dict) -> dict:
+    return {name: typed[name] for name in ('image_size', 'epochs', 'views') if name in typed}
+
+
+def _larger(image_size: int) -> int:
+    """A quarter more, in steps of 32, by which networks halve their pictures."""
+    return round(image_size * 1.25 / 32) * 32
