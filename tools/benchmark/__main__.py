@@ -25,8 +25,8 @@ from tools.benchmark import checking, classics, commands, kernels, networks, pla
 
 BENCHMARKS = {each.__name__: each for each in (
     networks.input, networks.step, networks.blocks, networks.features, networks.eval, networks.head,
-    commands.build, commands.cold, commands.stock_keras, commands.scale, classics.classics, checking.check,
-    kernels.kernels, trust.trust)}
+    commands.build, commands.project, commands.cold, commands.stock_keras, commands.scale, classics.classics,
+    checking.check, kernels.kernels, trust.trust)}
 OF_CIFAR = ('classics',)
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune import build, eval, predict
+from finetune import build, eval, predict, project
 from finetune.building.sources.labels import label_of
 from tests import toy, toy_run
 from tools.torture import unless, warm
@@ -48,6 +48,11 @@ def everywhere(place: Path, seed: int, count: int) -> Iterator[str]:
     yield from _printed_well('predict of names', shown)
     yield from _printed_well('predict into folders', _told(
         predict.main, f'--checkpoint_dir={run}', str(pictures), f'--sort_into={place}/sorted'))
+    yield from _printed_well('a whole project', _told(
+        project.main, str(pictures), f'--output={place}/project', f'--pretrained={run}', '--effort=quick',
+        '--num_threads=1', '--validation_percent=0'))
+    page = (place / 'project/report.html').read_text()
+    yield unless('<script' not in page and '<img src=x' not in page, 'a name became a part of the report')
     links = [path.readlink() for path in (place / 'sorted').glob('*/*')]
     yield unless(sorted(links) == sorted(pictures.glob('*/*')), f'{len(links)} links do not lead to the pictures')
 
