@@ -26,7 +26,7 @@ from tools.benchmark import checking, classics, commands, kernels, networks, pla
 BENCHMARKS = {each.__name__: each for each in (
     networks.input, networks.step, networks.blocks, networks.features, networks.eval, networks.head,
     commands.build, commands.project, commands.cold, commands.stock_keras, commands.scale, classics.classics,
-    checking.check, kernels.kernels, trust.trust)}
+    checking.check, kernels.kernels, trust.trust, trust.trust_of_blocks)}
 OF_CIFAR = ('classics',)
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
 

@@ -1,14 +1,21 @@
 """Whether what a run says of its own answers is so: on pictures that it never saw, and on pictures of other things."""
 
+import shutil
+import time
 from collections.abc import Iterator
 
 import numpy as np
 
-from finetune.evaluation import calibration, unknown
+from finetune.evaluation import answers, calibration, unknown
+from finetune.evaluation import evaluate as evaluation
 from finetune.features import regression
 from finetune.models import cuts, engines
+from finetune.projects import plans
 from finetune.records import batches, dataset
 from finetune.records.dataset import Records
+from finetune.training import towers
+from finetune.training import train as training
+from finetune.training.loop import Conduct
 from tools.benchmark.networks import BATCH, prepared
 from tools.benchmark.place import Place
 from tools.benchmark.turns import spread
@@ -16,6 +23,7 @@ from tools.benchmark.turns import spread
 UNSEEN = 500
 STRANGERS = 1000  # Of each kind.
 DRAWS = {3170: 5, 1000: 5, 300: 5, 100: 5}  # Training pictures: how many random splits.
+BLOCK_SEEDS = (1, 2, 3)
 FEW = {5: 10, 10: 10, 20: 10, 600: 1}  # The same, a class.
 
 
@@ -39,6 +47,44 @@ def trust(place: Place) -> Iterator[dict]:
         yield from _by_size(features, labels, classes, strangers, min(size, len(labels) - UNSEEN), draws)
     for count, draws in FEW.items():
         yield _of_few(features, labels, classes, count, draws)
+
+
+def trust_of_blocks(place: Place) -> Iterator[dict]:
+    """The last blocks as `finetune PHOTOS` trains them, on the split of the README."""
+    data = dataset.open_records(place.records)
+    strangers = {name: dataset.open_records(directory)
+                 for name, directory in (('CIFAR-10', place.cifar), ('MNIST', place.mnist)) if directory}
+    rows = []
+    for seed in BLOCK_SEEDS:
+        head, blocks = (place.scratch / f'trust_{name}_{seed}' for name in ('head', 'blocks'))
+        typed = {'pretrained': str(place.mobilenet), 'seed': seed}
+        planned = plans.head(typed)
+        for directory in (head, blocks):
+            shutil.rmtree(directory, ignore_errors=True)
+        started = time.monotonic()
+        conduct = Conduct(feature_dir=place.scratch / 'trust_features')
+        strategy = towers.strategy()
+        run = training.train(head, data, planned.recipe, strategy, conduct)
+        planned, = plans.after_the_head('good', typed, run.recipe.model, run.recipe.image_size, str(head))
+        run = training.train(blocks, data, planned.recipe, strategy, conduct)
+        seconds = time.monotonic() - started
+        loaded = run.load()
+        done = evaluation.evaluate(run, loaded, data, 'validation', engines.choose(None), strategy)
+        found = done.found['calibration']
+        row = {'precision@1': done.scores.precision_at_1, 'seconds from records': seconds,
+               'temperature': found['temperature'],
+               'log loss before': found['before']['nll'], 'log loss after, by halves in turn': found['after']['nll'],
+               'ECE beyond a perfect model after': found['after']['ece'] - found['after']['ece_if_perfect']}
+        for name, records in strangers.items():
+            most = min(STRANGERS, records.split('validation').records)
+            strange = answers.answer(
+                run, loaded, records, 'validation', engines.choose(None), strategy, BATCH, most=most)
+            row[f'{name} let in'] = float(np.mean(strange.extra > 1 - unknown.KEEP))
+        rows.append(row)
+    goals = {'CIFAR-10 let in': 0.15, 'MNIST let in': 0.2, 'ECE beyond a perfect model after': 0.01}
+    for name in rows[0]:
+        yield {'what': f'{name}; last blocks of MobileNetV2', 'unit': '', 'n': len(rows),
+               'ours': spread(np.array([row[name] for row in rows])), 'goal': goals.get(name, '')}
 
 
 def _by_size(features, labels, classes: int, strangers: dict, size: int, draws: int) -> Iterator[dict]:
