@@ -37,6 +37,7 @@ from finetune.training import pretrained, towers
 from finetune.training.loop import Conduct
 
 LOG_EVERY_STEPS = 50
+NO_PART_OF_THE_RESULT = {'output', 'given', 'arguments', 'num_threads', 'num_preprocess_threads'}
 
 FLAGS = command.Flags(
     'finetune PHOTOS [--output=DIR] [--effort=quick|good|best] [--minutes=N] [flags]',
@@ -131,10 +132,10 @@ def _check_usage(flags: SimpleNamespace) -> str:
 
 def _asked(flags: SimpleNamespace, options: SimpleNamespace) -> str:
     """All that decides what comes out, so that nothing is done twice."""
-    typed = {name: str(getattr(flags, name)) for name in sorted(flags.given) if name != 'output'}
+    values = {name: str(value) for name, value in sorted(vars(flags).items()) if name not in NO_PART_OF_THE_RESULT}
     weights = Path(flags.pretrained) if flags.pretrained else None
     state = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights and weights.is_file() else []
-    return hashlib.sha256(json.dumps([identity.of(plan.make(options)), typed, state]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([identity.of(plan.make(options)), values, state]).encode()).hexdigest()
 
 
 def _introduce(photos: str, understood: Understood, project: Project, flags: SimpleNamespace) -> None:
