@@ -1,65 +1,51 @@
-"""Puts what `eval` and `predict` show of the demo's run onto one picture, for the README; after `make demo`.
+"""Photographs parts of the demo's report for the README, in Chromium; after `make demo`.
 
-    python -m tools.sample.readme_picture --output=docs/eval.jpg
+    python -m tools.sample.readme_picture --output=docs/report.jpg
 """
 
 import argparse
-import subprocess
+import io
+import shutil
 import sys
-import textwrap
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-EVAL = 'finetune eval --checkpoint_dir=checkpoints/sample --data_dir=data/sample --run_once'
-PREDICT = 'finetune predict --checkpoint_dir=checkpoints/sample --top_k=1'
-PICTURES = 'data/sample_pictures/validation/*/*-0002.jpg'
-RESULTS = Path('checkpoints/sample/eval/validation')
-ROW_OF_MISTAKES = 280  # Pixels from the top of mistakes.png to the end of its first row.
-LINE, CHARACTERS, GAP = 16, 86, 16  # Pixels, but for the width of the screen.
-PAPER, SCREEN, LETTERS = (255, 255, 255), (33, 37, 41), (233, 236, 239)
+REPORT = Path('checkpoints/sample/report.html')
+WIDTH, SECTIONS = 1100, {'summary': 590, 'mistakes': 462}  # By its anchor, how many rows of a section are shown.
+GAP, PAPER = 24, (255, 255, 255)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m tools.sample.readme_picture', description=__doc__.splitlines()[0])
     parser.add_argument('--output', type=Path, required=True, help='picture to write')
     output = parser.parse_args().output
-    figures, _, _ = printed(EVAL).partition('\n\nConfusion')  # The matrix stands beside it, as it is drawn.
-    answers = printed(PREDICT, *sorted(map(str, Path().glob(PICTURES))))
-    text = f'$ {EVAL}\n{figures}\n\n$ {PREDICT} \\\n      {PICTURES}\n{answers}'
-    compose(text).save(output, quality=72, subsampling=0)
+    if not REPORT.exists():
+        sys.exit('The picture shows the report that `make demo` makes: run that first.')
+    below_one_another(photographed()).save(output, quality=66)
 
 
-def printed(command: str, *pictures: str) -> str:
-    run = subprocess.run(
-        [sys.executable, '-m', *command.split(), *pictures], stdout=subprocess.PIPE, text=True, check=False)
-    if run.returncode:
-        sys.exit('The picture shows the run that `make demo` makes: run that first.')
-    return run.stdout
+def photographed() -> list[Image.Image]:
+    from playwright.sync_api import sync_playwright  # Of the extra `dev`.
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])
+        page = browser.new_page(viewport={'width': WIDTH, 'height': 900})
+        page.goto(REPORT.resolve().as_uri())
+        shots = [page.locator(f'section[aria-labelledby={section}]').screenshot() for section in SECTIONS]
+        browser.close()
+    return [Image.open(io.BytesIO(shot), formats=['PNG']).convert('RGB') for shot in shots]
 
 
-def compose(text: str) -> Image.Image:
-    """The text and the confusion matrix side by side, the surest mistakes below."""
-    mistakes, confusion = (Image.open(RESULTS / name).convert('RGB') for name in ('mistakes.png', 'confusion.png'))
-    mistakes = mistakes.crop((0, 0, mistakes.width, ROW_OF_MISTAKES))
-    screen = terminal(text)
-    width = mistakes.width - screen.width - 2 * GAP
-    confusion = confusion.resize((width, round(confusion.height * width / confusion.width)), Image.Resampling.LANCZOS)
-    height = max(screen.height, confusion.height) + 2 * GAP
-    whole = Image.new('RGB', (mistakes.width, height + mistakes.height), PAPER)
-    whole.paste(screen, (GAP, GAP))
-    whole.paste(confusion, (screen.width + 2 * GAP, GAP))
-    whole.paste(mistakes, (0, height))
-    return whole
-
-
-def terminal(text: str) -> Image.Image:
-    font = ImageFont.truetype('DejaVuSansMono.ttf', 12)
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, CHARACTERS) or ['']]
-    screen = Image.new('RGB', (round(CHARACTERS * font.getlength('0')) + 2 * GAP, LINE * len(lines) + 2 * GAP), SCREEN)
-    for number, line in enumerate(lines):
-        ImageDraw.Draw(screen).text((GAP, GAP + LINE * number), line, LETTERS, font)
-    return screen
+def below_one_another(parts: list[Image.Image]) -> Image.Image:
+    parts = [part.crop((0, 0, part.width, min(part.height, rows)))
+             for part, rows in zip(parts, SECTIONS.values(), strict=True)]
+    height = sum(part.height for part in parts) + GAP * (len(parts) - 1)
+    page, top = Image.new('RGB', (max(part.width for part in parts), height), PAPER), 0
+    for part in parts:
+        page.paste(part, (0, top))
+        top += part.height + GAP
+    return page
 
 
 if __name__ == '__main__':
