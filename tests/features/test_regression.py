@@ -196,3 +196,27 @@ print(machine.kernels(), *(size / (4 * features.size) for size in (*grown, held(
     assert at_most < 1.5  # Once, and what the solver needs.
     assert afterwards < (1.3 if kernels == 'oneDNN' else 0.3)
     assert by_another < 0.3
+
+
+def test_a_fit_computes_on_one_thread_and_leaves_the_number_as_it_was(monkeypatch):
+    """SciPy's threads wait for each other busily: a fit of a few thousand pictures takes twice as long with them."""
+    blas = regression._scipy_blas()
+    if not blas:
+        pytest.skip("SciPy's own BLAS is not there")
+    before, inside = blas.scipy_openblas_get_num_threads(), []
+    loss_and_gradient = regression._loss_and_gradient()
+
+    def asked(*args):
+        inside.append(blas.scipy_openblas_get_num_threads())
+        return loss_and_gradient(*args)
+
+    monkeypatch.setattr(regression, '_loss_and_gradient', lambda: asked)
+    regression.out_of_fold(np.random.default_rng(0).random((40, 1, 6), np.float32), np.arange(40) % 2, 2, 0)
+    assert set(inside) == {1} and blas.scipy_openblas_get_num_threads() == before
+
+
+def test_a_fit_needs_no_library_of_scipys_own(monkeypatch):
+    rows, labels = np.random.default_rng(0).random((40, 1, 6), np.float32), np.arange(40) % 2
+    with_it = regression.out_of_fold(rows, labels, 2, 0)
+    monkeypatch.setattr(regression, '_scipy_blas', lambda: None)
+    np.testing.assert_array_equal(regression.out_of_fold(rows, labels, 2, 0), with_it)
