@@ -72,32 +72,32 @@ def predict(points: Sequence[Point], pictures: int, seed: int) -> tuple[float, f
     errors = np.array([point.error for point in points])
     tested = sizes * [point.draws for point in points]
     deviation = np.sqrt(np.maximum(errors * (1 - errors), 1 / tested) / tested)
+    drawn = errors + deviation * random.normal(size=(DRAWS, len(points)))
+    fits = np.stack([_fits(sizes, drawn, deviation, exponent) for exponent in EXPONENTS], axis=1)
     said = []
-    for drawn in errors + deviation * random.normal(size=(DRAWS, len(points))):
-        fits = [_fit(sizes, drawn, deviation, exponent) for exponent in EXPONENTS]
-        misfit = np.array([fit[2] for fit in fits])
+    for floor, scale, misfit in fits.transpose(0, 2, 1):
         likely = np.exp((misfit.min() - misfit) / 2)
         chosen = random.choice(len(EXPONENTS), p=likely / likely.sum())
-        floor, scale, _ = fits[chosen]
-        error = min(max(floor + scale * pictures ** -EXPONENTS[chosen], 0.0), 1.0)
+        error = min(max(floor[chosen] + scale[chosen] * pictures ** -EXPONENTS[chosen], 0.0), 1.0)
         said.append(error + random.normal() * np.sqrt(max(error * (1 - error), 1 / pictures) / pictures))
     low, high = np.quantile(said, INTERVAL)
     return float(np.clip(np.median(said), 0, 1)), float(max(0.0, low)), float(min(1.0, high))
 
 
-def _fit(
-    sizes: np.ndarray, errors: np.ndarray, deviation: np.ndarray, exponent: float
-) -> tuple[float, float, float]:
-    """(floor, scale, misfit) of the law with this exponent, neither below 0, weighted by what each error is worth."""
+def _fits(sizes: np.ndarray, errors: np.ndarray, deviation: np.ndarray, exponent: float) -> np.ndarray:
+    """(floor, scale, misfit) [draws, 3] of the law with this exponent for errors [draws, points], neither below 0,
+    weighted by what each error is worth.
+    """
     columns = np.stack([np.ones_like(sizes), sizes ** -exponent], axis=1) / deviation[:, None]
-    target = errors / deviation
-    options = [np.linalg.lstsq(columns, target, rcond=None)[0]]
-    options += [np.array([max(0.0, column @ target / (column @ column)) * (number == which) for number in (0, 1)])
-                for which, column in enumerate(columns.T)]
-    allowed = [option for option in options if (option >= 0).all()]
-    misfits = [float(np.square(columns @ option - target).sum()) for option in allowed]
-    best = int(np.argmin(misfits))
-    return float(allowed[best][0]), float(allowed[best][1]), misfits[best]
+    targets = errors / deviation
+    both = np.linalg.lstsq(columns, targets.T, rcond=None)[0].T
+    alone = np.maximum(0, targets @ columns / np.square(columns).sum(axis=0))
+    options = np.stack([both, alone * (1, 0), alone * (0, 1)], axis=1)  # [draws, 3, 2]
+    misfits = np.square(options @ columns.T - targets[:, None]).sum(axis=2)
+    misfits[(options < 0).any(axis=2)] = np.inf
+    best = misfits.argmin(axis=1)[:, None]
+    law = np.take_along_axis(options, best[..., None], axis=1)[:, 0]
+    return np.concatenate([law, np.take_along_axis(misfits, best, axis=1)], axis=1)
 
 
 def draw(

@@ -14,6 +14,18 @@ def test_a_law_with_a_floor_is_not_taken_for_one_without():
     assert low < 0.1 + 5 * 6400 ** -0.8 < high and high - low < 0.05 and said > 0.09
 
 
+def test_of_laws_with_an_exponent_the_one_that_fits_best_is_taken_and_never_a_negative_one():
+    sizes, deviation = np.array([400.0, 800, 1600, 3200]), np.array([0.01, 0.008, 0.006, 0.004])
+    drawn = np.random.default_rng(0).normal(0.15, 0.08, (60, 4))  # Rising ones too, and some that are mostly below 0.
+    found = learning_curve._fits(sizes, drawn, deviation, 0.5)
+    grid = np.stack(np.meshgrid(np.linspace(0, 0.4, 201), np.linspace(0, 10, 201)), axis=-1).reshape(-1, 2)
+    for errors, (floor, scale, misfit) in zip(drawn, found, strict=True):
+        misfits = np.square((grid[:, :1] + grid[:, 1:] * sizes ** -0.5 - errors) / deviation).sum(axis=1)
+        assert floor >= 0 and scale >= 0 and misfit <= misfits.min() + 1e-9
+        np.testing.assert_allclose(
+            misfit, np.square((floor + scale * sizes ** -0.5 - errors) / deviation).sum(), rtol=1e-9)
+
+
 def test_a_power_law_is_followed():
     _, low, high = learning_curve.predict(points(lambda size: 2 * size ** -0.4), 6400, seed=1)
     assert low < 2 * 6400 ** -0.4 < high
