@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import itertools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import PIL
 from PIL import Image
 
 from finetune.checking import pdq
+from finetune.console import machine
 from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress
@@ -31,6 +31,7 @@ GLIMPSE = np.dtype([
 ])
 LOOK = 1  # Another one when `look` sees something else in the same picture.
 GLIMPSES = 'glimpses.npy'
+AT_A_TIME = 16
 KEPT = np.dtype([('picture', stored.DIGEST), ('glimpse', GLIMPSE), ('check', '<u4')])
 
 
@@ -62,10 +63,11 @@ def read(data: Records, splits: tuple[str, ...], threads: int | None = None, dir
     with Progress('Looking at pictures', len(digests), 'pictures') as progress:
         progress.start_at(int(is_known.sum()))
         for number, name in enumerate(splits):
-            of_split = np.flatnonzero(split == number)
-            for place, glimpse in _new_glimpses(data, name, ~is_known[of_split], threads):
-                glimpses[of_split[place]] = np.frombuffer(glimpse, GLIMPSE)[0]
-                progress.advance()
+            new = np.flatnonzero((split == number) & ~is_known)
+            for seen in _new_glimpses(data, name, ~is_known[split == number], threads) if len(new) else ():
+                some, new = new[:len(seen)], new[len(seen):]
+                glimpses[some] = seen[:len(some)]  # More than were counted: the records are being replaced.
+                progress.advance(len(some))
     dataset.check_unchanged(data.directory, data.fingerprint)  # Or what was seen of others would be kept as of these.
     if directory and not is_known.all():
         _keep(directory, digests, glimpses)
@@ -73,17 +75,20 @@ def read(data: Records, splits: tuple[str, ...], threads: int | None = None, dir
     return Album(splits, data.labels, split, labels, [name for each in held for name in each.filenames], glimpses)
 
 
-def _new_glimpses(data: Records, split: str, asked: np.ndarray, threads: int | None) -> Iterator[tuple[int, bytes]]:
-    """(place in the split, GLIMPSE) of the pictures that are asked for."""
-    def seen(place, serialized):
-        encoded = examples.parse(serialized)['encoded']
-        return place, tf.numpy_function(lambda encoded: look(encoded).tobytes(), [encoded], tf.string, stateful=False)
+def _new_glimpses(data: Records, split: str, asked: np.ndarray, threads: int | None) -> Iterator[np.ndarray]:
+    """GLIMPSE [b] of the pictures that are asked for, in their order.
 
-    if asked.any():
-        records = stored.only(tf.data.TFRecordDataset(data.paths(split)), asked)
-        looked_at = records.map(seen, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-        # No more than were counted: of records that are being replaced.
-        yield from itertools.islice(looked_at.prefetch(64).as_numpy_iterator(), int(asked.sum()))
+    A thread a core takes some at a time: with more threads, or one picture each, all of it takes half as long again.
+    """
+    def seen(batch):
+        return tf.numpy_function(
+            lambda batch: b''.join(look(encoded).tobytes() for encoded in batch), [batch], tf.string, stateful=False)
+
+    records = stored.only(tf.data.TFRecordDataset(data.paths(split)), asked)
+    pictures = records.map(lambda _, serialized: examples.parse(serialized)['encoded']).batch(AT_A_TIME)
+    looked_at = pictures.map(seen, num_parallel_calls=threads or machine.cores(), deterministic=True)
+    for glimpses in looked_at.prefetch(1).as_numpy_iterator():
+        yield np.frombuffer(glimpses, GLIMPSE)
 
 
 def _kept(directory: Path | None, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
