@@ -20,8 +20,8 @@ from finetune.building import options as building_options
 from finetune.building.understanding import Understood, understand
 from finetune.checking import judgement
 from finetune.console import command
-from finetune.console.errors import UsageError
-from finetune.console.terminal import printable, say, say_next
+from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console.terminal import printable, say, say_next, warn
 from finetune.models import engines
 from finetune.projects import pictures, plans, worth
 from finetune.projects import runs as project_runs
@@ -104,19 +104,25 @@ def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespac
     runs = [project_runs.trained(project, head, data, strategy, conduct)]
     number = worth.of_head(runs[0], data, seen, features)
     print(f'The head is {worth.in_words(number)}.', flush=True)
-    recipe = runs[0].recipe
+    recipe, failed = runs[0].recipe, False
     for planned in plans.after_the_head(flags.effort, typed, recipe.model, recipe.image_size, str(runs[0].directory)):
         fitting = project_runs.that_fits(project, planned, data, recipe.image_size, deadline)
         if fitting:
             _heading(fitting.says.capitalize())
-            runs.append(project_runs.trained(project, fitting, data, strategy, conduct))
+            try:
+                runs.append(project_runs.trained(project, fitting, data, strategy, conduct))
+            except Stopped:
+                raise
+            except Error as error:  # A full disk, a loss that is not finite: the head is there all the same.
+                warn(f'{fitting.says} could not be trained: {error}')
+                failed = True
 
     _heading('Evaluation')
     outcome = worth.evaluated(runs, number, data, conduct.engine, conduct.threads, strategy)
     contents = _contents(project, data, checked, outcome)
     report.write(project.report, contents)
     project.choose(outcome.winner.run.directory.name)
-    project.remember(done=_asked(flags, options), time=time.strftime('%Y-%m-%d %H:%M'),
+    project.remember(done=None if failed else _asked(flags, options), time=time.strftime('%Y-%m-%d %H:%M'),
                      summary=[sentences.how_good(contents), sentences.first(contents)])
 
 

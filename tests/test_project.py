@@ -9,6 +9,7 @@ import pytest
 
 from finetune import __main__ as front
 from finetune import eval, predict, project
+from finetune.console.errors import Diverged
 from finetune.models import zoo
 from finetune.projects import pictures, plans, worth
 from finetune.records import dataset
@@ -145,6 +146,18 @@ def test_what_there_is_no_time_for_is_said_and_left_out(photos, backbone, capsys
     made = finetune(photos, backbone, '--minutes=0.1')
     assert 'Left out: the last blocks' in capsys.readouterr().err
     assert not (made / 'last_blocks').exists() and (made / 'report.html').exists()
+
+
+def test_where_the_last_blocks_cannot_be_trained_the_head_stands(photos, backbone, capsys, monkeypatch):
+    def diverged(*_, **__):
+        raise Diverged('training diverged at step 1')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, 'train_steps', diverged)
+        made = finetune(photos, backbone)
+    assert 'could not be trained: training diverged' in capsys.readouterr().err
+    assert (made / 'model').read_text() == 'head\n' and (made / 'report.html').exists()
+    assert json.loads((made / 'project.json').read_text())['done'] is None  # Typed again, it is tried again.
 
 
 @pytest.mark.slow
