@@ -1,6 +1,7 @@
 """What --pretrained is given may mean harm: it is data here, never a program, and takes no more than it has: R14.
 
-Links out of a weight file, pickles and archives are in tests/test_weights.py too, with what is said of them.
+Links out of a weight file, pickles and archives are in tests/models/test_weights.py too, with what is said of them; all
+that the reader of PyTorch's files is given is in tests/models/test_torch_file.py.
 """
 
 import pytest
@@ -14,6 +15,7 @@ TOO_MUCH = ('four tebibytes', 'many of four gibibytes', 'deflated zeros', 'one a
 ELSEWHERE = ('external layer', 'external array', 'external root', 'soft link', 'virtual', 'external storage',
              'names of elsewhere')
 WAITED_FOR = ('a FIFO', 'a checksum from a FIFO', 'a checksum from zero', 'a run from a FIFO', 'a run from zero')
+TORCH = 'a program for a tensor', 'one number a tebibyte', 'keys that take for ever', 'a zip that is a bomb'
 NO_NUMBERS = ('texts', 'references', 'ragged', 'records', 'a checksum that is no text', 'a run of brackets',
               'a run that is a list', 'a run of nothing', 'a run of no network')
 
@@ -21,7 +23,7 @@ NO_NUMBERS = ('texts', 'references', 'ragged', 'records', 'a checksum that is no
 @pytest.mark.slow
 def test_no_hostile_file_is_taken_waited_for_or_run(tmp_path):
     programs = 'a pickle', 'a whole model with a program'
-    chosen = *programs, *ELSEWHERE, *TOO_MUCH, *WAITED_FOR, *NO_NUMBERS
+    chosen = *programs, *ELSEWHERE, *TOO_MUCH, *WAITED_FOR, *TORCH, *NO_NUMBERS
     assert not failures(hostile.refused(tmp_path, seed=0, count=0, names=chosen), at_least=len(chosen))
 
 

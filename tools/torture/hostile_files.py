@@ -6,10 +6,11 @@ import json
 import os
 import pickle
 import socket
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
@@ -310,4 +311,131 @@ SAID = {  # Of what leads out of the file, and of nothing that lies there.
                     'is missing or a link to somewhere else'),
     **dict.fromkeys(('virtual', 'external storage', 'loop'), 'is not a plain array of numbers'),
     **dict.fromkeys(('huge chunks of small arrays', 'chunks that hold more than they tell'), 'without compression'),
+}
+
+
+# ---- what the reader of PyTorch's older files is given: `torch_file` ----
+
+TORCH_KINDS = {'f': 'torch FloatStorage', 'i': 'torch LongStorage'}
+
+
+def torch_file(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """As PyTorch wrote tensors before version 1.6, whatever the order that their numbers lie in."""
+    flat = {name: np.lib.stride_tricks.as_strided(array, (array.size,), (array.itemsize,))
+            for name, array in arrays.items()}
+    told = {name: _tensor(
+        _stored(name, array.size, TORCH_KINDS[array.dtype.kind]), array.shape,
+        tuple(stride // array.itemsize for stride in array.strides)) for name, array in arrays.items()}
+    return _torch_file(told, {name: struct.pack('<q', array.size) + array.tobytes() for name, array in flat.items()})
+
+
+def _torch_file(told: Mapping[str, bytes], behind: Mapping[str, bytes], keys: bytes = b'') -> bytes:
+    """`told` are the words that make each tensor, `behind` the numbers by key, `keys` the words of another list."""
+    pairs = b''.join(_text(name) + words for name, words in told.items())
+    listed = keys or b'](' + b''.join(map(_text, behind)) + b'e'
+    header = map(_pickled, (
+        _number(0x1950A86A20F9469CFC6C), _number(1001), b'}(' + _text('little_endian') + b'\x88u'))
+    return b''.join((*header, _pickled(b'}(' + pairs + b'u'), _pickled(listed), *behind.values()))
+
+
+def _pickled(words: bytes) -> bytes:
+    return b'\x80\x02' + words + b'.'
+
+
+def _text(text: str) -> bytes:
+    return b'X' + struct.pack('<I', len(text.encode())) + text.encode()
+
+
+def _number(number: int) -> bytes:
+    length = number.bit_length() // 8 + 1
+    return b'\x8a' + bytes([length]) + number.to_bytes(length, 'little', signed=True)
+
+
+def _tuple(*words: bytes) -> bytes:
+    return b'(' + b''.join(words) + b't'
+
+
+def _global(name: str) -> bytes:
+    return b'c' + name.replace(' ', '\n').encode() + b'\n'
+
+
+def _stored(key: str = 'x', count: int = 8, kind: str = 'torch FloatStorage') -> bytes:
+    return _tuple(_text('storage'), _global(kind), _text(key), _text('cpu'), _number(count), b'N') + b'Q'
+
+
+def _tensor(storage: bytes, shape: tuple = (8,), strides: tuple = (1,), start: int = 0) -> bytes:
+    return _global('torch._utils _rebuild_tensor_v2') + _tuple(
+        storage, _number(start), _tuple(*map(_number, shape)), _tuple(*map(_number, strides)), b'\x89',
+        _global('collections OrderedDict') + b')R') + b'R'
+
+
+EIGHT = struct.pack('<q', 8) + SECRET.tobytes()
+
+
+def _tells(words: bytes = _tensor(_stored()), behind: bytes = EIGHT, keys: bytes = b'') -> Callable[[Path, Path], None]:
+    """A file that is right but for what is given."""
+    return lambda path, canary: path.write_bytes(_torch_file({'a': words}, {'x': behind}, keys))
+
+
+def _runs(protocol: int) -> Callable[[Path, Path], None]:
+    """A program where a tensor is expected."""
+    def write(path: Path, canary: Path) -> None:
+        program = pickle.dumps(_Touches(canary), protocol)
+        path.write_bytes(_torch_file({'a': program[2:-1]}, {'x': EIGHT}))
+
+    return write
+
+
+def _runs_in_old_words(path: Path, canary: Path) -> None:
+    path.write_bytes(_torch_file({'a': b'(' + _text(f'touch {canary}') + b'iposix\nsystem\n'}, {'x': EIGHT}))
+
+
+def _zip_of(write: Callable[[zipfile.ZipFile], None]) -> Callable[[Path, Path], None]:
+    def fill(path: Path, canary: Path) -> None:
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            write(archive)
+
+    return fill
+
+
+def _bomb(archive: zipfile.ZipFile) -> None:
+    archive.writestr('archive/data.pkl', _pickled(b'}'))
+    with archive.open('archive/data/0', 'w') as entry:
+        for _ in range(256):
+            entry.write(bytes(1 << 20))
+
+
+def _doubled(times: int) -> bytes:
+    """A tuple of itself twice, and so on: few words, of which comparing two takes for ever."""
+    return b'N' + b''.join(b'q\x00h\x00\x86' for _ in range(times))
+
+
+TORCH = {
+    'a program for a tensor': _runs(2), 'a program in new words': _runs(4),
+    'a program in old words': _runs_in_old_words,
+    'a program for numbers': _tells(_tensor(_stored(kind='posix system'))),
+    'a call of a kind of numbers': _tells(_global('torch FloatStorage') + b')R'),
+    'a class made without a call': _tells(_global('collections OrderedDict') + b')\x81'),
+    'a zip of a program': _torch, 'a zip that is a bomb': _zip_of(_bomb),
+    'a zip that leads elsewhere': _zip_of(lambda archive: archive.writestr('../../canary', 'out')),
+    'more numbers claimed than there are': _tells(_tensor(_stored(count=1 << 40)), struct.pack('<q', 1 << 40)),
+    'fewer numbers told than stand there': _tells(behind=struct.pack('<q', 7) + SECRET.tobytes()),
+    'less than no numbers': _tells(_tensor(_stored(count=-1)), struct.pack('<q', -1) + SECRET.tobytes()),
+    'a tensor that begins behind its numbers': _tells(_tensor(_stored(), start=1)),
+    'a tensor that begins before them': _tells(_tensor(_stored(), start=-1)),
+    'a tensor that steps out of its numbers': _tells(_tensor(_stored(), strides=(2,))),
+    'a tensor that steps back': _tells(_tensor(_stored(), strides=(-1,), start=7)),
+    'one number a tebibyte': _tells(_tensor(_stored(), shape=(1 << 20, 1 << 20), strides=(0, 0))),
+    'a shape of many axes': _tells(_tensor(_stored(), shape=(1 << 2000,) * 40_000, strides=(0,) * 40_000)),
+    'a shape of other lengths': _tells(_tensor(_stored(), shape=(2, 4))),
+    'numbers behind the last': _tells(behind=EIGHT + bytes(64)),
+    'numbers of no tensor': lambda path, canary: path.write_bytes(
+        _torch_file({'a': _tensor(_stored())}, {'x': EIGHT, 'y': EIGHT})),
+    'no tensors but a list': _tells(b']'), 'a name that is none': _tells(b'N' + _doubled(40) + b'N'),
+    'keys that take for ever': _tells(keys=b'](' + _doubled(60) + _doubled(60) + b'e'),
+    'many million marks': _tells(b'(' * 20_000_000), 'a number without end': _tells(b'L' + b'9' * 1_000_000 + b'L\n.'),
+    'a word that takes what is not there': _tells(b'u' * 9),
+    'no file but a FIFO': lambda path, canary: os.mkfifo(path),
+    'no file but zero': _link_to('/dev/zero'), 'no file but a folder': lambda path, canary: path.mkdir(),
+    'no file but a hole': _sparse,
 }
