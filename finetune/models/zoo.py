@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from finetune.console.errors import Error, UsageError
 from finetune.console.lazy import keras
+from finetune.models import efficientnet_lite
 from finetune.models.classics import alexnet, all_cnn, densenet_bc, mnist_cnn, resnet_cifar
 
 
@@ -28,6 +29,7 @@ MINUS_ONE_TO_ONE = Pixels((2.0,) * 3, (-1.0,) * 3)
 ZERO_TO_255 = Pixels((255.0,) * 3, (0.0,) * 3)
 STANDARDIZED = Pixels(tuple(1 / s for s in STD), tuple(-m / s for m, s in zip(MEAN, STD, strict=True)))
 BGR_MINUS_MEAN = Pixels((255.0,) * 3, (-123.68, -116.779, -103.939), bgr=True)
+EFFICIENTNET_LITE = Pixels((255 / 128,) * 3, (-127 / 128,) * 3)
 PER_IMAGE = Pixels((1.0,) * 3, (0.0,) * 3, per_image=True)
 # Of CIFAR-10's training pictures, for [0, 255] pixels.
 CIFAR_MEAN, CIFAR_STD = (125.307, 122.95, 113.865), (62.9932, 62.0887, 66.7048)
@@ -102,6 +104,11 @@ NETS = {
     'nasnet_large': Net('NASNetLarge', 331, MINUS_ONE_TO_ONE),
     'vgg16': Net('VGG16', 224, BGR_MINUS_MEAN, last_blocks='block5'),
     'vgg19': Net('VGG19', 224, BGR_MINUS_MEAN, last_blocks='block5'),
+    # Whose ImageNet weights lie in packages: packages.py has them.
+    **{f'efficientnet_lite{scale}': Net(
+        functools.partial(efficientnet_lite.backbone, network=f'efficientnet_lite{scale}'), size, EFFICIENTNET_LITE,
+        last_blocks='block6a')
+       for scale, size in enumerate((224, 240, 260))},
     # The classics, which are trained from scratch: finetune/models has them.
     'mnist_cnn': Net(mnist_cnn.backbone, 28, ZERO_TO_ONE, width=True),
     'alexnet': Net(alexnet.backbone, 224, MINUS_ONE_TO_ONE, width=True, dropout=('backbone', 'head')),

@@ -49,8 +49,9 @@ class Recipe:
         'recipe', '', 'a named recipe to begin with, which other flags change (`finetune recipes` lists them)')
 
     model: str = _option(
-        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; mnist_cnn, '
-        'alexnet, resnet20_cifar, densenet_bc, all_cnn (default: that of --pretrained, else mobilenet_v2)')
+        'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; '
+        'efficientnet_lite0, _lite1, _lite2; mnist_cnn, alexnet, resnet20_cifar, densenet_bc, all_cnn (default: that '
+        'of --pretrained, else mobilenet_v2)')
     width: float = _option(
         'network', None, 'width multiplier, of MobileNets and classics (default: that of --pretrained, else 1.0)',
         least=0.01)

@@ -19,7 +19,7 @@ import numpy as np
 
 from finetune.console.errors import Error
 from finetune.console.terminal import printable, some
-from finetune.models import classifier, weights, zoo
+from finetune.models import classifier, packages, weights, zoo
 from finetune.runs.recipe import Recipe
 from finetune.runs.run import Run
 
@@ -168,7 +168,9 @@ def _of_run(run: Run) -> Source:
 
 
 def _imagenet(recipe: Recipe) -> Source:
-    """Downloaded by Keras into ~/.keras/models and checked there against the published sha."""
+    """From an installed package, or downloaded by Keras into ~/.keras/models and checked there."""
+    if recipe.model in packages.PACKAGES:
+        return Source('imagenet', packages.read(recipe.model, include_top=not recipe.fine_tune))
     classifier.start_afresh(recipe.seed)  # So that layers get the names they get in our own model.
     try:
         model = zoo.backbone(
