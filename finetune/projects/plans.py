@@ -41,7 +41,10 @@ BLOCKS = {  # Measured: docs/results.md. The last epoch is taken, not the best: 
 def head(typed: dict) -> Plan:
     """Flags of steps are for what comes after it: it is solved for at once."""
     not_its = {*recipes.STEPS_ALONE, *OF_BLOCKS, 'optimizer', 'mixed_precision'}
-    return Plan('head', 'the head', {name: value for name, value in typed.items() if name not in not_its} | HEAD)
+    its = {name: value for name, value in typed.items() if name not in not_its}
+    if 'trainable_from' in typed and typed.get('pretrained') == 'imagenet':
+        its = {'model': recipes.NETWORK} | its  # Another that happens to be installed would have other blocks.
+    return Plan('head', 'the head', its | HEAD)
 
 
 def after_the_head(effort: str, typed: dict, model: str, image_size: int, head_directory: str) -> list[Plan]:

@@ -28,6 +28,7 @@ def _option(group: str, default, help: str, choices: tuple[str, ...] = (), least
     return dataclasses.field(default=default, metadata=metadata)
 
 
+NETWORK = 'mobilenet_v2'  # Where neither --model nor --pretrained names one.
 PLANS = {  # Measured to work without tuning; docs/results.md says on what.
     'head': {'rate': 0.01, 'decay': 4.0, 'epochs': 10.0},  # --freeze_backbone
     'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
@@ -51,7 +52,7 @@ class Recipe:
     model: str = _option(
         'network', None, 'inception_v3, resnet50, mobilenet_v2 or another network of keras.applications; '
         'efficientnet_lite0, _lite1, _lite2; mnist_cnn, alexnet, resnet20_cifar, densenet_bc, all_cnn (default: that '
-        'of --pretrained, else mobilenet_v2)')
+        f'of --pretrained, else {NETWORK})')
     width: float = _option(
         'network', None, 'width multiplier, of MobileNets and classics (default: that of --pretrained, else 1.0)',
         least=0.01)
@@ -266,7 +267,7 @@ def _network(typed: dict, source: Recipe | None) -> dict:
     if source:
         return {'model': source.model, 'width': source.width, 'image_size': source.image_size,
                 'crop_fraction': source.crop_fraction, 'feature_layers': source.feature_layers}
-    model = typed.get('model', 'mobilenet_v2')
+    model = typed.get('model', NETWORK)
     return {'model': model, 'width': 1.0, 'image_size': zoo.find(model).size}
 
 

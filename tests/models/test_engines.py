@@ -19,7 +19,8 @@ needs_openvino = pytest.mark.skipif(not importlib.util.find_spec('openvino'), re
 @needs_openvino
 def test_every_engine_answers_as_the_network_in_training_does():
     """With weights that have learned something: a new network says nearly the same of every picture."""
-    recipe = recipes.plan({'pretrained': 'sample', 'fine_tune': True}, pretrained.network('sample'), 100)
+    typed = {'pretrained': 'sample', 'fine_tune': True}
+    recipe = recipes.plan(typed, pretrained.network(typed), 100)
     model = build_model(recipe, 4)
     pretrained.restore(model, pretrained.read(recipe), ('background', 'a', 'b', 'c'), fine_tune=True)
     pictures = tf.random.stateless_uniform((5, 96, 96, 3), (1, 2))

@@ -290,7 +290,8 @@ def test_a_published_head_knows_a_daisy(tmp_path):
 
 
 def test_the_sample_backbone_fits_its_recipe():
-    planned = recipe.plan({'pretrained': 'sample', 'fine_tune': True}, pretrained.network('sample'), 10)
+    typed = {'pretrained': 'sample', 'fine_tune': True}
+    planned = recipe.plan(typed, pretrained.network(typed), 10)
     assert (planned.model, planned.width, planned.image_size) == ('mobilenet_v2', 0.35, 96)
     model = build_model(planned, 3)
     report = pretrained.restore(model, pretrained.read(planned), ('background', 'a', 'b'), True)

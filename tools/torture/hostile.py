@@ -47,7 +47,8 @@ def try_to_start_from(path: str) -> tuple[str, float, int]:
     model = build_model(recipe.plan({'model': 'toy'}, None, 10), len(toy_run.LABELS))
 
     def start() -> None:
-        planned = recipe.plan({'pretrained': path, 'fine_tune': True}, pretrained.network(path), 10)
+        typed = {'pretrained': path, 'fine_tune': True}
+        planned = recipe.plan(typed, pretrained.network(typed), 10)
         pretrained.restore(model, pretrained.read(planned), toy_run.LABELS, True)
 
     return _tried(start)
