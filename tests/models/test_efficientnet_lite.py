@@ -9,7 +9,7 @@ import pytest
 
 from finetune.console.errors import Error
 from finetune.console.lazy import tf
-from finetune.models import classifier, packages, weights, zoo
+from finetune.models import classifier, engines, packages, weights, zoo
 from finetune.pictures.views import decode, view
 from finetune.projects import plans
 from finetune.runs import recipe
@@ -94,6 +94,24 @@ def test_the_head_of_the_package_knows_a_daisy():
     views = np.stack([view(decode(photo.read_bytes()), 224, 0.875) for photo in photos])
     answers = [labels[i] for i in np.argmax(model.predict(views, batch_size=20, verbose=0), axis=1)]
     assert answers.count('daisy') >= 50
+
+
+@needs_lite
+@pytest.mark.slow
+@pytest.mark.kernels
+@pytest.mark.parametrize('engine', engines.ENGINES)
+def test_every_engine_answers_as_the_network_in_training_does(engine):
+    if engine == 'openvino' and not importlib.util.find_spec('openvino'):
+        pytest.skip('openvino is not installed')
+    model, _ = restored({'model': 'efficientnet_lite0', 'image_size': 96, 'fine_tune': True}, ('background', 'a', 'b'))
+    pictures = tf.random.stateless_uniform((3, 96, 96, 3), (1, 2))
+    ours = engines.function(model)(pictures).numpy()
+    assert np.ptp(ours, axis=0).max() > 1e-3
+    frozen = engines.frozen(model, engine)
+    np.testing.assert_allclose(frozen(pictures), ours, atol=1e-5)
+    if not tf.config.list_physical_devices('GPU'):  # There its weights are constants: batch norms are folded into them.
+        model.set_weights([np.zeros(weight.shape) for weight in model.weights])
+        np.testing.assert_allclose(frozen(pictures), ours, atol=1e-5)
 
 
 def test_without_the_package_one_sentence_says_how_to_get_it_and_what_else_there_is(monkeypatch):
