@@ -60,6 +60,7 @@ def test_every_command_knows_the_flags_that_it_is_shown_with(document):
 @of_every_document
 def test_every_flag_is_one_of_a_verb_or_a_tool(document):
     known = tool_flags().union(OTHER_FLAGS, *map(shown_flags, [*VERBS, 'project']))
+    known |= {f'no{flag}' for flag in known}  # A switch, turned off.
     unknown = set(re.findall(r'(?<![\w-])--(\w+)', document.read_text())) - known
     assert not unknown, f'{document.name} names {unknown}'
 
