@@ -105,7 +105,8 @@ def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespac
     number = worth.of_head(runs[0], data, seen, features)
     print(f'The head is {worth.in_words(number)}.', flush=True)
     recipe, failed = runs[0].recipe, False
-    for planned in plans.after_the_head(flags.effort, typed, recipe.model, recipe.image_size, str(runs[0].directory)):
+    for planned in plans.after_the_head(
+            flags.effort, typed, recipe, str(runs[0].directory), data.split('train').records):
         fitting = project_runs.that_fits(project, planned, data, recipe.image_size, deadline)
         if fitting:
             _heading(fitting.says.capitalize())

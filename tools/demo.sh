@@ -9,7 +9,7 @@ run() {
 
 echo 'A folder of labelled pictures becomes a classifier. The pictures here are drawn; yours come next.'
 run python -m tools.sample.make --output=data/sample_pictures
-run finetune data/sample_pictures --output=checkpoints/sample --pretrained=sample
+run finetune data/sample_pictures --output=checkpoints/sample
 
 set --
 for class in data/sample_pictures/validation/*/; do

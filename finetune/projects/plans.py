@@ -36,6 +36,8 @@ BLOCKS = {  # Measured: docs/results.md. The last epoch is taken, not the best: 
     'batch_size': 64, 'epochs': 6.0, 'label_smoothing': 0.1, 'weight_decay': 0.0, 'moving_average_decay': 0.99,
     'gradient_clip': 1.0, 'views': 4, 'keep_best': False,
 }
+FEW_RECORDS = 1500  # Below which steps of BLOCKS are too few and too long: they undo the head before they mend it.
+OF_FEW = {'batch_size': 16, 'initial_learning_rate': 0.0003}
 
 
 def head(typed: dict) -> Plan:
@@ -47,24 +49,21 @@ def head(typed: dict) -> Plan:
     return Plan('head', 'the head', its | HEAD)
 
 
-def after_the_head(effort: str, typed: dict, model: str, image_size: int, head_directory: str) -> list[Plan]:
+def after_the_head(
+    effort: str, typed: dict, head: recipes.Recipe, head_directory: str, train_records: int
+) -> list[Plan]:
     """`typed` wins over what is usual. Empty where the network has no last blocks to name."""
-    first = typed.get('trainable_from') or zoo.find(model).last_blocks
+    first = typed.get('trainable_from') or zoo.find(head.model).last_blocks
     if effort == 'quick' or not first:
         return []
-    blocks = BLOCKS | typed | {'pretrained': head_directory, 'trainable_from': first}
-    blocks.pop('freeze_backbone', None)
-    blocks.pop('fine_tune', None)
+    usual = BLOCKS | (OF_FEW if train_records < FEW_RECORDS else {})
+    blocks = usual | typed | {'pretrained': head_directory, 'trainable_from': first}
     plans = [Plan('last_blocks', f'the last blocks, from {first} on', blocks)]
     if effort == 'best':
-        larger = {'image_size': _larger(image_size), 'epochs': 12.0, 'views': 6} | blocks_typed(typed)
+        larger = {'image_size': _larger(head.image_size), 'epochs': 12.0, 'views': 6} | typed
         plans.append(Plan('larger_pictures', f'the last blocks on pictures of {larger["image_size"]} pixels',
-                          blocks | larger))
+                          blocks | larger | {'pretrained': head_directory}))
     return plans
-
-
-def blocks_typed(typed: dict) -> dict:
-    return {name: typed[name] for name in ('image_size', 'epochs', 'views') if name in typed}
 
 
 def _larger(image_size: int) -> int:

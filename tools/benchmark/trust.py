@@ -65,7 +65,7 @@ def trust_of_blocks(place: Place) -> Iterator[dict]:
         conduct = Conduct(feature_dir=place.scratch / 'trust_features')
         strategy = towers.strategy()
         run = training.train(head, data, planned.recipe, strategy, conduct)
-        planned, = plans.after_the_head('good', typed, run.recipe.model, run.recipe.image_size, str(head))
+        planned, = plans.after_the_head('good', typed, run.recipe, str(head), data.split('train').records)
         run = training.train(blocks, data, planned.recipe, strategy, conduct)
         seconds = time.monotonic() - started
         loaded = run.load()

@@ -1,5 +1,6 @@
-"""Photographs parts of the demo's report for the README, in Chromium; after `make demo`.
+"""Photographs parts of a report for the README, in Chromium: of the demo's pictures, and the small network that ships.
 
+    finetune data/sample_pictures --output=checkpoints/shipped --pretrained=sample
     python -m tools.sample.readme_picture --output=docs/report.jpg
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-REPORT = Path('checkpoints/sample/report.html')
+REPORT = Path('checkpoints/shipped/report.html')
 WIDTH, SECTIONS = 1100, {'summary': 590, 'mistakes': 462}  # By its anchor, how many rows of a section are shown.
 GAP, PAPER = 24, (255, 255, 255)
 
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument('--output', type=Path, required=True, help='picture to write')
     output = parser.parse_args().output
     if not REPORT.exists():
-        sys.exit('The picture shows the report that `make demo` makes: run that first.')
+        sys.exit(f'{REPORT} is not there: run the first command above.')
     below_one_another(photographed()).save(output, quality=66)
 
 
