@@ -57,11 +57,13 @@ def check(flags: SimpleNamespace) -> None:
         _look(flags, required, Path(place), Path(place) / judgement.DIRECTORY, Path(place) / 'features')
         return
     project = Project.of(place, flags.output)
-    with project.locked():
-        understood = understand(place, project.unpacked)
+    with project.locked(place):
+        told = pictures.as_before(project)
+        understood = understand(place, project.unpacked, told.labels_csv, recursive=told.recursive,
+                                follow_symlinks=not told.no_symlinks, max_bytes=told.max_bytes)
         for line in understood.lines:
             say(line)
-        pictures.built(project, pictures.build_options(pictures.untold(), understood, project))
+        pictures.built(project, pictures.build_options(told, understood, project))
         _look(flags, required, project.records, project.check, project.features)
 
 

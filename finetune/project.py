@@ -21,12 +21,13 @@ from finetune.building.understanding import Understood, understand
 from finetune.checking import judgement
 from finetune.console import command
 from finetune.console.errors import Error, Stopped, UsageError
+from finetune.console.lazy import tf
 from finetune.console.terminal import printable, say, say_next, warn
 from finetune.models import engines, packages
 from finetune.projects import pictures, plans, worth
 from finetune.projects import runs as project_runs
 from finetune.projects.plans import Plan
-from finetune.projects.project import Project
+from finetune.projects.project import RUNS, Project
 from finetune.projects.worth import Outcome
 from finetune.records.dataset import Records
 from finetune.reporting import report, sentences
@@ -54,7 +55,7 @@ building_options.add_flags(FLAGS)
 FLAGS.leave_out('source', 'train_directory', 'tfds', 'tfds_dir', 'tfds_splits', 'output_directory', 'overwrite', 'seed',
                 'group_near_duplicates')
 recipes.add_flags(FLAGS)
-FLAGS.leave_out('subset', 'fine_tune', 'freeze_backbone')
+FLAGS.leave_out('recipe', 'subset', 'fine_tune', 'freeze_backbone', 'feature_cache', 'keep_best', 'patience')
 FLAGS.group('device')
 FLAGS.integer('num_gpus', None, 'towers that share each batch (default: all GPUs, or one CPU)', least=1)
 FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
@@ -70,12 +71,12 @@ def make(flags: SimpleNamespace) -> None:
     started = time.monotonic()
     photos = _check_usage(flags)
     project = Project.of(photos, flags.output)
-    with project.locked():
+    with project.locked(photos):
         understood = understand(
             photos, project.unpacked, flags.labels_csv, recursive=flags.recursive,
             follow_symlinks=not flags.no_symlinks, max_bytes=flags.max_bytes)
         options = pictures.build_options(flags, understood, project)
-        if project.memory.get('done') == _asked(flags, options):
+        if project.memory.get('done') == _asked(flags, options) and project.is_finished():
             say(f'Nothing has changed since {project.memory["time"]}.')
         else:
             _introduce(photos, understood, project, flags)
@@ -85,11 +86,20 @@ def make(flags: SimpleNamespace) -> None:
 
 def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespace, started: float) -> None:
     """The steps, in their order."""
+    project.remember(done=None)
     deadline = started + 60 * flags.minutes if flags.minutes else math.inf
     typed = {'pretrained': 'imagenet'} | {name: getattr(flags, name) for name in recipes.FIELDS if name in flags.given}
     head = plans.head(typed)
-    _find_weights(head)
+    recipe = _begun_with(project, head, flags)
     strategy = towers.strategy(flags.num_gpus)
+
+    def after_the_head(train_records: int) -> list[Plan]:
+        return plans.after_the_head(
+            flags.effort, typed, recipe, str(project.directory / head.name), train_records,
+            strategy.num_replicas_in_sync)
+
+    for planned in after_the_head(plans.FEW_RECORDS):  # Now, rather than after the head: a flag may be wrong.
+        recipes.plan(planned.recipe, recipe, plans.FEW_RECORDS)
     conduct = Conduct(flags.engine, flags.num_preprocess_threads, project.features, log_every_steps=LOG_EVERY_STEPS,
                       deadline=deadline)
 
@@ -102,20 +112,19 @@ def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespac
 
     _heading('The head')
     runs = [project_runs.trained(project, head, data, strategy, conduct)]
-    number = worth.of_head(runs[0], data, seen, features)
+    number = worth.of_head(runs[0], data, checked, features)
     print(f'The head is {worth.in_words(number)}.', flush=True)
-    recipe, failed = runs[0].recipe, False
-    for planned in plans.after_the_head(
-            flags.effort, typed, recipe, str(runs[0].directory), data.split('train').records):
-        fitting = project_runs.that_fits(project, planned, data, recipe.image_size, deadline)
+    failed = False
+    for planned in after_the_head(data.split('train').records):
+        fitting = project_runs.that_fits(project, planned, data, recipe, deadline)
         if fitting:
             _heading(fitting.says.capitalize())
             try:
                 runs.append(project_runs.trained(project, fitting, data, strategy, conduct))
             except Stopped:
                 raise
-            except Error as error:  # A full disk, a loss that is not finite: the head is there all the same.
-                warn(f'{fitting.says} could not be trained: {error}')
+            except (Error, OSError, tf.errors.OpError) as error:  # Whatever it is, the head is there.
+                warn(f'{fitting.says} could not be trained: {printable(str(error))}')
                 failed = True
 
     _heading('Evaluation')
@@ -140,8 +149,7 @@ def _check_usage(flags: SimpleNamespace) -> str:
 def _asked(flags: SimpleNamespace, options: SimpleNamespace) -> str:
     """All that decides what comes out, so that nothing is done twice."""
     values = {name: str(value) for name, value in sorted(vars(flags).items()) if name not in NO_PART_OF_THE_RESULT}
-    weights = Path(flags.pretrained) if flags.pretrained else None
-    state = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights and weights.is_file() else []
+    state = _state_of_weights(flags.pretrained)
     return hashlib.sha256(json.dumps([identity.of(plan.make(options)), values, state]).encode()).hexdigest()
 
 
@@ -156,14 +164,28 @@ def _introduce(photos: str, understood: Understood, project: Project, flags: Sim
     say('Ctrl-C stops it at any time; the same command goes on from there.')
 
 
-def _find_weights(head: Plan) -> None:
-    """Now, rather than after the work that they are needed for."""
-    if head.recipe['pretrained'] == 'imagenet':
-        recipe = recipes.plan(head.recipe, pretrained.network(head.recipe), train_records=1)
+def _begun_with(project: Project, head: Plan, flags: SimpleNamespace) -> recipes.Recipe:
+    """The recipe of the head. Finds its weights now, rather than after the work that they are needed for."""
+    recipe = recipes.plan(head.recipe, pretrained.network(head.recipe), train_records=1)
+    if recipe.pretrained == 'imagenet':
         say(f'First weights: imagenet, of {recipe.model} (--pretrained --model), '
             + ('from its installed package' if recipe.model in packages.PACKAGES else
                'which Keras fetches into ~/.keras/models where they are not there (9 MB for mobilenet_v2)'))
-        pretrained.read(recipe)
+    pretrained.read(recipe)
+    weights = [recipe.model, recipe.image_size, *_state_of_weights(recipe.pretrained)]
+    if project.memory.get('weights', weights) != weights:  # What began with others is of no use.
+        for name in RUNS:
+            project.set_aside(name)
+    project.remember(weights=weights)
+    return recipe
+
+
+def _state_of_weights(name: str | None) -> list[str]:
+    """Changes when the file does, or the run is trained further."""
+    if not name or not Path(name).exists():
+        return [str(name)]
+    found = sorted(Path(name).glob('*.index')) if Path(name).is_dir() else [Path(name)]
+    return [f'{path} {path.stat().st_size} {path.stat().st_mtime_ns}' for path in found]
 
 
 def _heading(text: str) -> None:

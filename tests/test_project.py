@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune import __main__ as front
-from finetune import eval, predict, project
+from finetune import check, eval, predict, project
 from finetune.console.errors import Diverged
 from finetune.models import zoo
 from finetune.projects import pictures, plans, worth
@@ -197,9 +197,80 @@ def test_a_folder_with_other_things_in_it_is_no_project(photos, backbone, capsys
     assert [path.name for path in (photos.parent / 'project').iterdir()] == ['thesis.txt']
 
 
+def test_runs_of_the_user_are_neither_taken_for_a_project_nor_deleted(photos, backbone, tmp_path, capsys):
+    place = tmp_path / 'checkpoints'
+    run = toy_run.start_run(place / 'head')
+    toy_run.save_checkpoint(run, step=1)
+    assert project.main([str(photos), f'--output={place}', f'--pretrained={backbone}']) == 1
+    assert 'is no project' in capsys.readouterr().err and Run(place / 'head').steps() == [1]
+    made = finetune(photos, backbone, '--effort=quick')
+    shutil.copytree(run.directory, made / 'my_own_run')
+    toy.class_folders(photos, {'rose': 1}, size=(64, 48), first=900)
+    finetune(photos, backbone, '--effort=quick')
+    assert Run(made / 'my_own_run').steps() == [1]
+
+
+def test_two_folders_of_one_name_are_two_projects(photos, backbone, tmp_path, capsys):
+    made = finetune(photos, backbone, '--effort=quick')
+    before = (made / 'report.html').read_bytes()
+    other = toy.class_folders(tmp_path / 'other/photos', {'cat': 12, 'dog': 12})
+    assert project.main([str(other), f'--output={made}', f'--pretrained={backbone}']) == 1
+    assert f'is the project of {photos.resolve()}' in capsys.readouterr().err
+    assert (made / 'report.html').read_bytes() == before
+
+
+def test_what_a_kill_or_the_user_took_away_is_made_again(photos, backbone, monkeypatch):
+    made = finetune(photos, backbone, '--effort=quick')
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    toy.class_folders(photos, {'rose': 1}, size=(64, 48), first=900)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, 'solve_head', killed)
+        finetune(photos, backbone, '--effort=quick', code=130)
+    (photos / 'rose/900.jpg').unlink()
+    finetune(photos, backbone, '--effort=quick')
+    data = dataset.open_records(made / 'records')
+    assert sum(split.records for split in data.splits.values()) == 48
+    assert Run(made).records['fingerprint'] == data.fingerprint
+    (made / 'report.html').unlink()
+    finetune(photos, backbone, '--effort=quick')
+    assert (made / 'report.html').exists()
+
+
+@pytest.mark.slow
+def test_check_leaves_the_records_of_a_project_as_they_were_told_to_be(photos, backbone):
+    made = finetune(photos, backbone, '--effort=quick', '--test_percent=20')
+    before = dataset.open_records(made / 'records').fingerprint
+    assert check.main([str(photos), f'--output={made}', f'--pretrained={backbone}', '--engine=tensorflow']) == 0
+    assert dataset.open_records(made / 'records').fingerprint == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_outlasts_less_time_and_another_place(photos, backbone):
+    made, moved = finetune(photos, backbone), photos.parent / 'moved'
+
+    def saved_at(place) -> list[int]:
+        return [path.stat().st_mtime_ns for path in sorted((place / 'last_blocks').glob('ckpt-*'))]
+
+    before = saved_at(made)
+    finetune(photos, backbone, '--minutes=0.1')
+    assert saved_at(made) == before
+    shutil.move(made, moved)
+    (moved / 'report.html').unlink()
+    assert project.main([str(photos), f'--output={moved}', f'--pretrained={backbone}', '--engine=tensorflow']) == 0
+    assert saved_at(moved) == before
+
+
+def test_a_wrong_flag_for_the_last_blocks_is_told_before_the_work(photos, backbone, capsys):
+    finetune(photos, backbone, '--max_steps=4', '--epochs=2', code=2)
+    assert 'Records' not in capsys.readouterr().err
+
+
 def test_two_commands_do_not_work_on_one_project(photos, backbone, capsys):
     from finetune.projects.project import Project
 
-    with Project(photos.parent / 'project').locked():
+    with Project(photos.parent / 'project').locked(photos):
         finetune(photos, backbone, code=1)
     assert 'another command' in capsys.readouterr().err

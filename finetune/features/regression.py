@@ -70,15 +70,17 @@ def fit(
 def out_of_fold(
     features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
     weight_decay: float | None = None, folds: int = FOLDS, label_smoothing: float = 0.0,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits [n, classes] for view 0 of every record, each of a head that was fitted without the record.
 
     What they get right is what a head that was fitted to as many pictures gets right of others. One weight decay is
-    chosen for all folds, or given. Classes without pictures have `classifier.NEVER`.
+    chosen for all folds, or given. Records of one number in `groups` [n] are in one fold. Classes without pictures have
+    `classifier.NEVER`.
     """
     problem, occurring = _posed(features, labels, label_smoothing)
     weight_decay = weight_decay or _choose(problem, seed, lambda trial: None)[0]
-    fold = folds_of(labels, min(folds, len(labels)), seed)
+    fold = folds_of(labels, min(folds, len(labels)), seed, groups)
     logits = np.full((len(labels), classes), NEVER, np.float32)
     for number in range(fold.max() + 1):
         held_out = np.flatnonzero(fold == number)
@@ -89,8 +91,14 @@ def out_of_fold(
     return logits
 
 
-def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each record, int [n]: folds of one size, with as even a share of each class as there can be."""
+def folds_of(labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """The fold of each record, int [n]: folds of one size, with as even a share of each class as there can be.
+
+    With `groups`, all that have one number there are shared out as one record would be.
+    """
+    if groups is not None:
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        return folds_of(labels[first], min(folds, len(first)), seed)[group]
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
     fold = np.empty(len(labels), int)

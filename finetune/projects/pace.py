@@ -1,12 +1,18 @@
 """How long things take here, by what was measured here, and what there is time for."""
 
 from finetune.projects.plans import FEWEST_EPOCHS, Plan
+from finetune.runs.recipe import Recipe
 
 # How long a step takes a picture, and how long the frozen layers take a view of it, in passes of one picture through
 # the whole frozen network: measured of MobileNetV2 with 64 pictures a step.
 STEP, PASS_OF_VIEW = 0.6, 0.8
 PASS_SECONDS = 0.01  # Where nothing was measured.
 AT_THE_END_SECONDS = 20.0  # For evaluation and report.
+
+
+def name_of(recipe: Recipe) -> str:
+    """What a measured time belongs to."""
+    return f'{recipe.model} {recipe.width:g} {recipe.image_size}'
 
 
 def seconds_of(plan: Plan, pictures: int, pass_seconds: float, size_factor: float = 1.0) -> float:

@@ -19,6 +19,7 @@ from finetune.console.files import write_atomically
 from finetune.console.terminal import count, printable, say
 from finetune.features import store
 from finetune.models import engines
+from finetune.projects import pace
 from finetune.projects.plans import Plan
 from finetune.projects.project import Project
 from finetune.records import dataset
@@ -26,6 +27,7 @@ from finetune.records.dataset import Records
 from finetune.runs import recipe as recipes
 from finetune.training import feeds, pretrained
 
+ENOUGH_TO_TIME = 200  # Pictures: of fewer, most of the time goes into building the network.
 SHORT_SIDE = 512  # Pixels: more than any network here looks at; larger pictures would only take longer to decode.
 
 
@@ -54,6 +56,12 @@ def untold() -> SimpleNamespace:
     return flags.parse([])
 
 
+def as_before(project: Project) -> SimpleNamespace:
+    """The flags of the build that made the records, so that whoever asks again gets these."""
+    told = project.memory.get('built_with', {})
+    return SimpleNamespace(**vars(untold()) | told | {'given': set(told.get('given', ()))})
+
+
 def built(project: Project, options: SimpleNamespace) -> Records:
     """The records, built now unless these pictures are what they were built of."""
     photos = identity.of(plan.make(options))
@@ -66,7 +74,8 @@ def built(project: Project, options: SimpleNamespace) -> Records:
     built = building.build(options)
     print(account.counts_line(built.told, printable(project.records / dataset.SKIPPED)), flush=True)
     data = dataset.open_records(project.records)
-    project.remember(photos=photos, records=data.fingerprint)
+    told = {name: getattr(options, name) for name in vars(untold()) if name not in ('given', 'arguments')}
+    project.remember(photos=photos, records=data.fingerprint, built_with=told | {'given': sorted(options.given)})
     return data
 
 
@@ -92,8 +101,9 @@ def _features(project: Project, flags: SimpleNamespace, data: Records, head: Pla
     recipe = planned(head, data)
     features = feeds.pooled(
         recipe, data, project.features, engines.choose(flags.engine), flags.num_preprocess_threads)
-    if is_first:
-        project.remember(pass_seconds=(time.monotonic() - started) / len(features))
+    if is_first and len(features) >= ENOUGH_TO_TIME:
+        passes = {pace.name_of(recipe): (time.monotonic() - started) / len(features)}
+        project.remember(pass_seconds=project.memory.get('pass_seconds', {}) | passes)
     files.prepare(project.check, 'the findings are written there', '--output')
     return judgement.look(data, flags.num_preprocess_threads, project.check), features
 
@@ -101,7 +111,7 @@ def _features(project: Project, flags: SimpleNamespace, data: Records, head: Pla
 def forget_what_was_before(project: Project, data: Records) -> None:
     """Kept features of other records, and runs on them, but for the one that answers until there is a new one."""
     store.forget_others(project.features, data)
-    project.set_aside(data.fingerprint)
+    project.set_aside_runs_on_other(data.fingerprint)
 
 
 def planned(head: Plan, data: Records) -> recipes.Recipe:

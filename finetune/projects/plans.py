@@ -50,17 +50,21 @@ def head(typed: dict) -> Plan:
 
 
 def after_the_head(
-    effort: str, typed: dict, head: recipes.Recipe, head_directory: str, train_records: int
+    effort: str, typed: dict, head: recipes.Recipe, head_directory: str, train_records: int, towers: int = 1
 ) -> list[Plan]:
     """`typed` wins over what is usual. Empty where the network has no last blocks to name."""
     first = typed.get('trainable_from') or zoo.find(head.model).last_blocks
     if effort == 'quick' or not first:
         return []
     usual = BLOCKS | (OF_FEW if train_records < FEW_RECORDS else {})
+    usual['batch_size'] = max(usual['batch_size'] // towers, 1) * towers
+    if 'max_steps' in typed:
+        del usual['epochs']
     blocks = usual | typed | {'pretrained': head_directory, 'trainable_from': first}
     plans = [Plan('last_blocks', f'the last blocks, from {first} on', blocks)]
     if effort == 'best':
-        larger = {'image_size': _larger(head.image_size), 'epochs': 12.0, 'views': 6} | typed
+        longer = {} if 'max_steps' in typed else {'epochs': 12.0}
+        larger = {'image_size': _larger(head.image_size), 'views': 6} | longer | typed
         plans.append(Plan('larger_pictures', f'the last blocks on pictures of {larger["image_size"]} pixels',
                           blocks | larger | {'pretrained': head_directory}))
     return plans

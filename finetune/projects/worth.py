@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.checking.album import Album
+from finetune.checking import duplicates
+from finetune.checking.judgement import Checked
 from finetune.console import files
 from finetune.console.terminal import count, printable, say
 from finetune.evaluation import answers, metrics, verdicts
@@ -54,15 +55,21 @@ def in_words(number: Number) -> str:
             f'{high:.1%}), measured {number.measured_on}')
 
 
-def of_head(run: Run, data: Records, seen: Album, features: np.ndarray) -> Number:
-    """Out of fold: over the training pictures, or over all but those of a test where few others could validate."""
+def of_head(run: Run, data: Records, checked: Checked, features: np.ndarray) -> Number:
+    """Out of fold: over the training pictures, or over all but those of a test where few others could validate.
+
+    Pictures that are nearly the same stay in one fold, or each would give the other away.
+    """
+    seen = checked.album
     fitted = trust.read(run.directory, run.steps()[-1])
     validating = data.splits['validation'].records if 'validation' in data.splits else 0
     if fitted and validating >= FEW_VALIDATION_PICTURES:
         return Number(fitted.right, fitted.pictures, f'out of fold over {count(fitted.pictures, "training picture")}')
     members = np.flatnonzero(np.array([name != 'test' for name in seen.splits])[seen.split])
     labels = seen.labels[members]
-    logits = regression.out_of_fold(features[members, None], labels, len(data.labels), run.recipe.seed, folds=FOLDS)
+    groups = duplicates.groups(checked.found, len(seen.labels))[members]
+    logits = regression.out_of_fold(
+        features[members, None], labels, len(data.labels), run.recipe.seed, folds=FOLDS, groups=groups)
     right = int(np.sum(logits.argmax(axis=1) == labels))
     return Number(right, len(labels), f'by {FOLDS}-fold cross-validation over all {count(len(labels), "picture")}')
 

@@ -177,6 +177,22 @@ def test_every_fold_has_its_share_of_every_class(counts, folds):
     assert (np.ptp(sizes, axis=1) <= 1).all() and np.ptp(sizes.sum(axis=0)) <= 1
 
 
+def test_copies_do_not_give_each_other_away():
+    """Noise, each twice: whoever sees the one knows the other."""
+    random = np.random.default_rng(3)
+    once, labels = random.normal(size=(150, 1, 60)), random.integers(1, 4, 150)
+    twice, both = np.repeat(once, 2, axis=0) + 0.01 * random.normal(size=(300, 1, 60)), np.repeat(labels, 2)
+    groups = np.repeat(np.arange(150), 2)
+
+    def right(groups) -> float:
+        found = regression.out_of_fold(twice, both, 4, 1, weight_decay=0.01, groups=groups)
+        return np.mean(found.argmax(axis=1) == both)
+
+    assert right(None) > 0.6 and right(groups) < 0.5
+    fold = regression.folds_of(both, 5, 1, groups)
+    assert (fold[::2] == fold[1::2]).all() and np.ptp(np.bincount(fold)) <= 2
+
+
 def test_a_class_of_one_picture_is_no_reason_to_fail():
     features, labels = blobs(31)
     labels[-1] = 4

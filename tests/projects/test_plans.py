@@ -37,8 +37,19 @@ def test_what_was_typed_is_never_overridden():
     assert (planned.recipe['batch_size'], planned.epochs, planned.recipe['trainable_from']) == (8, 3.0, 'block_15')
 
 
+def test_a_length_in_steps_replaces_that_in_epochs():
+    for planned in after('best', max_steps=40):
+        assert recipes.plan(planned.recipe, HEAD, 3000).max_steps == 40
+
+
+def test_towers_share_every_batch():
+    planned, = plans.after_the_head('good', {}, HEAD, 'project/head', 360, towers=3)
+    assert planned.recipe['batch_size'] == 15
+
+
 def test_flags_of_steps_are_not_for_the_head_which_is_solved_for():
-    recipe = recipes.plan(plans.head({'model': 'mobilenet_v2', 'pretrained': 'w.h5', 'epochs': 3.0, 'views': 2}).recipe, None, 3000)
+    planned = plans.head({'model': 'mobilenet_v2', 'pretrained': 'w.h5', 'epochs': 3.0, 'views': 2})
+    recipe = recipes.plan(planned.recipe, None, 3000)
     assert recipe.optimizer == 'regression' and recipe.views == 1
 
 
