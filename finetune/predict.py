@@ -25,7 +25,7 @@ from finetune.evaluation import metrics, unknown
 from finetune.evaluation.results import json_text
 from finetune.models import cuts, engines
 from finetune.pictures import disk, gate
-from finetune.pictures.views import decode, view
+from finetune.pictures.views import decode, viewer
 from finetune.predicting import sorting
 from finetune.predicting.asked import Named, find_pictures
 from finetune.runs.run import Loaded, Run, check_checkpoint
@@ -93,7 +93,7 @@ def predict(flags: SimpleNamespace) -> int:
     by = flags.sort_into and sorting.prepare(Path(flags.sort_into), flags.sort_by)
     run = Run(flags.checkpoint_dir)
     loaded = run.load(flags.checkpoint, flags.averages)
-    names = answerable(run)
+    names = run.answerable
     top_k = min(flags.top_k, len(names))
     say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step}), '
         f'with {_engine(flags, run)} (--engine){_about_trust(loaded, flags)}')
@@ -183,19 +183,6 @@ def _admitted(path: str, treatment: dict) -> bytes | Reject:
         return Reject(reject.reason, f'{reject.detail}; {way_out}') if way_out else reject
 
 
-def _viewer(run: Run) -> Callable:
-    """Encoded pictures -> what the network looks at, by the steps of evaluation: float32 [b, size, size, 3]."""
-    size, crop_fraction = run.recipe.image_size, run.recipe.crop_fraction
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def views(encoded):
-        return tf.map_fn(
-            lambda one: view(decode(one), size, crop_fraction), encoded,
-            fn_output_signature=tf.TensorSpec((size, size, 3)), parallel_iterations=64)
-
-    return views
-
-
 def _decodable(encoded: bytes | Reject) -> bytes | Reject:
     """The picture, or a Reject where the decoder refuses what the gate let in."""
     try:
@@ -222,18 +209,10 @@ def _ahead(work: Callable, items: Iterable, threads: int, most: int) -> Iterator
 # Pictures -> answers --------------------------------------------------------------------------------------
 
 
-def answerable(run: Run) -> dict[int, str]:
-    """The labels by number; a background without training pictures is switched off in the network and not listed."""
-    labels = dict(enumerate(run.labels))
-    if not run.records['per_class'][0]:
-        del labels[0]
-    return labels
-
-
 def answers(pictures: Iterable[Named], loaded: Loaded, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
     """Batch by batch, every picture in its order. While the network is at one batch, threads prepare the next."""
     answers_of = engines.frozen(cuts.with_features(loaded.model), _engine(flags, run))
-    views_of, names = _viewer(run), answerable(run)
+    views_of, names = viewer(run.recipe.image_size, run.recipe.crop_fraction), run.answerable
     threads = flags.num_preprocess_threads or machine.cores()
     treatment = run.records.get('treatment', {})  # Older runs do not say.
     admitted = _ahead(lambda named: named.rejected or _admitted(named.path, treatment), pictures, threads,

@@ -212,7 +212,7 @@ def test_a_background_that_was_never_seen_is_no_answer_but_one_that_was_is():
 
 def test_an_unused_background_is_no_answer_and_every_class_is_one(tmp_path):
     run = toy_run.start_run(tmp_path / 'gap', per_class=(4, 9, 0, 9))
-    assert predict.answerable(run) == {0: 'background', 1: 'blue', 2: 'green', 3: 'red'}
+    assert run.answerable == {0: 'background', 1: 'blue', 2: 'green', 3: 'red'}
 
 
 # Bad files, names, places -------------------------------------------------------------------------------------

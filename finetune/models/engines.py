@@ -1,5 +1,6 @@
 """What runs a network forward where nothing of it trains: TensorFlow, or OpenVINO, which is faster on a CPU."""
 
+import contextlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
@@ -63,14 +64,21 @@ def _graph(outputs_of: Callable, model):
 
 def _with_constants(model):
     """The model's graph with its weights as constants."""
-    weights = [(variable, variable.numpy()) for variable in model.variables]
-
     def outputs_of(images):
-        with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in weights]):
+        with weights_as_constants(model):
             # As float32: OpenVINO hands bfloat16 out under the name of float16.
             return tf.nest.map_structure(lambda output: tf.cast(output, tf.float32), model(images, training=False))
 
     return _graph(outputs_of, model).get_concrete_function()
+
+
+@contextlib.contextmanager
+def weights_as_constants(model) -> Iterator[None]:
+    """In a graph under construction; the constants are made in it: made outside, they would become inputs of it."""
+    with tf.init_scope():
+        values = [(variable, variable.numpy()) for variable in model.variables]
+    with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
+        yield
 
 
 def _with_openvino(model) -> Callable:

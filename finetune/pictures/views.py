@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -45,6 +46,18 @@ def view(image, size: int, crop_fraction: float):
     if crop_fraction < 1:
         image = tf.image.central_crop(image, crop_fraction)
     return _resize(image, size, antialias=True) / 255.0
+
+
+def viewer(size: int, crop_fraction: float) -> Callable:
+    """What makes encoded pictures, string [b], what a network looks at, by the steps of evaluation: [b, size, size, 3].
+    """
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def views(encoded):
+        return tf.map_fn(
+            lambda one: view(decode(one), size, crop_fraction), encoded,
+            fn_output_signature=tf.TensorSpec((size, size, 3)), parallel_iterations=64)
+
+    return views
 
 
 def distort(image, size: int, distortion: Distortion, seed):

@@ -126,6 +126,11 @@ class Run:
         return tuple(self._facts['labels'])
 
     @property
+    def answerable(self) -> dict[int, str]:
+        """The labels by number; a background without training pictures is switched off in the network and not there."""
+        return {number: label for number, label in enumerate(self.labels) if number or self.records['per_class'][0]}
+
+    @property
     def records(self) -> dict:
         """What the run remembers of its data: `fingerprint`, `per_class` (training pictures a label), and `treatment`:
         how the gate made the stored pictures of the files.
@@ -217,13 +222,17 @@ class Run:
                         'reasons above. Restore one, or train into another --train_dir.')
         return None
 
-    def load(self, which: str | int = 'best', averages: bool = True, strategy=None) -> Loaded:
+    def load(
+        self, which: str | int = 'best', averages: bool = True, strategy=None, in_float32: bool = False
+    ) -> Loaded:
         """The trained model: of the best checkpoint, the last one, or the one of a step.
 
+        Its weights are float32 whatever it computes in: `in_float32` it computes in that too, however it was trained.
         'best' means the last one where nothing was measured while training. Raises `Error` when there is none, or when
         the one that was asked for is gone or damaged.
         """
-        model = build_model(self.recipe, len(self.labels), strategy)
+        recipe = dataclasses.replace(self.recipe, mixed_precision=False) if in_float32 else self.recipe
+        model = build_model(recipe, len(self.labels), strategy)
         averaged = averages and self.recipe.moving_average_decay > 0
         state = State(model, averages=Averages(model, self.recipe.moving_average_decay) if averaged else None)
         names = self.candidates(which)

@@ -14,7 +14,7 @@ from finetune.console.lazy import tf
 from finetune.evaluation import inference
 from finetune.models import engines
 from finetune.pictures import disk, gate
-from finetune.pictures.views import DISTORTIONS
+from finetune.pictures.views import DISTORTIONS, viewer
 from finetune.predicting import asked
 from finetune.records import batches, dataset
 from tests import corpus, toy, toy_run
@@ -102,7 +102,7 @@ def _by_name(outputs: inference.Outputs) -> dict[bytes, np.ndarray]:
 
 def _predicted(run, pictures: Path, logits_of) -> dict[bytes, np.ndarray]:
     """As `finetune predict` comes to its logits, picture by picture."""
-    views_of, answers = predict._viewer(run), {}
+    views_of, answers = viewer(run.recipe.image_size, run.recipe.crop_fraction), {}
     for path, rejected in asked.find_pictures([str(pictures)]):
         encoded = rejected or predict._admitted(path, run.records['treatment'])
         assert not isinstance(encoded, Reject), path
