@@ -15,6 +15,7 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'runs': ('records', 'pictures', 'models', 'console'),  # To open a run takes no training: eval, predict, export.
     'features': ('records', 'pictures', 'models', 'console'),  # Of a network and records; of no run, so that all share.
     'evaluation': ('runs', 'records', 'models', 'console'),  # A run's answers, and what they are worth.
+    'exporting': ('evaluation', 'runs', 'records', 'pictures', 'models', 'console'),  # A run elsewhere, proven.
     'checking': ('evaluation', 'features', 'runs', 'records', 'console'),  # Findings, whoever computed the features.
     'building': ('records', 'pictures', 'console'),  # Needs no network, and so no TensorFlow.
     'predicting': ('building', 'console'),  # New pictures: asked about as a build asks, put where their answers say.

@@ -20,7 +20,7 @@ class Diverged(Error):
 
 
 class RequirementMissed(Error):
-    """A figure that --require names was not reached."""
+    """A figure that --require names was not reached, or one that an export must have."""
 
     exit_code = 3
 

@@ -1,0 +1,108 @@
+"""`finetune export`: a run -> files for elsewhere, each of which has answered real pictures as the run does."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from finetune.building import staging
+from finetune.console import command
+from finetune.console.errors import Error, RequirementMissed, UsageError
+from finetune.console.terminal import count, printable, say
+from finetune.evaluation import answers, unknown
+from finetune.exporting import card, formats, network, verification
+from finetune.exporting.formats import FORMATS
+from finetune.exporting.network import Network
+from finetune.exporting.verification import Pictures, Verdict
+from finetune.records import dataset
+from finetune.runs import winner
+from finetune.runs.run import Run, check_checkpoint
+
+FLAGS = command.Flags(
+    'finetune export RUN_OR_PROJECT --output=DIR [--format=savedmodel,…] [flags]',
+    'Writes a run in formats that other programs read, with crop, resize, temperature, labels and `unknown` inside, '
+    'and the code that reads them. A process without this program answers pictures with each; what does not answer '
+    'as the run does is not written, and the exit code is 3.')
+FLAGS.group('what')
+FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, best means last)')
+FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
+FLAGS.number('keep', unknown.KEEP, 'share of real pictures that get their label; what looks stranger than so many of '
+             'them is `unknown`', least=0.01, most=0.9999)
+FLAGS.group('where to')
+FLAGS.path('output', None, 'directory that is made; it must not be there yet')
+FLAGS.string('format', 'savedmodel', f'one or several of {",".join(FORMATS)}')
+FLAGS.group('verification')
+FLAGS.path('data_dir', None, 'records whose pictures are answered (default: those of the project; else drawn ones, '
+           'which say nothing of precision)')
+FLAGS.string('subset', 'validation', 'split of theirs')
+FLAGS.integer('num_examples', 300, 'so many of its pictures', least=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.run(FLAGS, export, argv)
+
+
+def export(flags: SimpleNamespace) -> None:
+    """Writes every format, has it answer pictures, and publishes the directory if all of them answer as the run."""
+    names = _check_usage(flags)
+    source, target = command.expanded(flags.arguments[0]), Path(flags.output)
+    run = Run(source)
+    pictures = _pictures(flags, run, winner.data_directory(flags.data_dir, source))
+    loaded = run.load(flags.checkpoint, flags.averages, in_float32=True)
+    exported = network.of(run, loaded, flags.keep)
+    say(f'{run.recipe.model} with {len(exported.labels)} classes, from {printable(loaded.path)} (step {loaded.step}); '
+        f'each format answers {count(len(pictures.files), "picture")}: {pictures.source}')
+    with staging.told_when_full(target, '--output'), staging.replacing(target, '--output') as private:
+        verdicts = _written(names, exported, pictures, private, loaded.path)
+        shown = card.as_table(verdicts, private)
+        print(shown, flush=True)
+        _check(verdicts, target)
+        card.write(private, card.facts(run, loaded, exported, pictures.source, verdicts, private), shown)
+    say(f'{printable(target)}: {", ".join(names)}; README.md has the code that reads them.')
+
+
+def _check_usage(flags: SimpleNamespace) -> list[str]:
+    if len(flags.arguments) != 1:
+        raise UsageError(f'one run or project is expected, and {len(flags.arguments)} were named: '
+                         '`finetune export RUN --output=DIR`')
+    if not flags.output:
+        raise UsageError('--output is missing: name a directory that is to be made')
+    check_checkpoint(flags.checkpoint)
+    names = formats.named(flags.format)
+    target = Path(flags.output)
+    is_empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if os.path.lexists(target) and not is_empty:
+        raise Error(f'{printable(target)} is there already. Name another --output, or remove it first.')
+    return names
+
+
+def _pictures(flags: SimpleNamespace, run: Run, data_dir: str | None) -> Pictures:
+    if data_dir is None:
+        return verification.drawn(min(flags.num_examples, verification.DRAWN))
+    data = dataset.open_records(data_dir)
+    answers.check_labels(run, data)
+    return verification.of_records(data, data.split(flags.subset).name, flags.num_examples)
+
+
+def _written(names: list[str], exported: Network, pictures: Pictures, directory: Path, path: str) -> dict[str, Verdict]:
+    """Every format into its folder of the directory, and what its answers are like."""
+    ours, verdicts = verification.of_the_run(exported, pictures, path), {}
+    for name in names:
+        (directory / name).mkdir()
+        FORMATS[name].write(exported, directory)
+    card.write_labels(directory, exported.labels)
+    for name in names:
+        theirs, milliseconds = verification.of_the_export(name, directory, pictures)
+        verdicts[name] = verification.compare(exported, pictures, ours, theirs, milliseconds)
+    return verdicts
+
+
+def _check(verdicts: dict[str, Verdict], target: Path) -> None:
+    missed = [f'{name}: {reason}' for name, verdict in verdicts.items() for reason in verdict.missed]
+    if missed:
+        raise RequirementMissed(f'{printable(target)} is not written, as it would answer otherwise than the run: '
+                                f'{"; ".join(missed)}.')
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,119 @@
+"""What stands beside an export's files: `labels.txt`, `model.json` for programs, `README.md` for people."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from finetune.console import machine
+from finetune.console.files import write_atomically
+from finetune.console.terminal import printable, table
+from finetune.evaluation import metrics
+from finetune.exporting import formats
+from finetune.exporting.formats import FORMATS
+from finetune.exporting.network import Network
+from finetune.exporting.verification import Verdict
+from finetune.runs.run import Loaded, Run
+
+FACTS, LABELS, README = 'model.json', 'labels.txt', 'README.md'
+VERSION = 1  # Of model.json.
+OUTPUTS = {
+    'logits': 'float32 [n, labels], in the order of the labels',
+    'probabilities': 'float32 [n, labels], after the temperature',
+    'familiarity': 'float32 [n]: the share of real pictures that look at least as strange',
+    'unknown': 'bool [n]: it looks stranger than the share of real pictures that is kept',
+}
+OF_WHO_KNOWS = ('familiarity', 'unknown')  # What the run's pictures look like.
+
+
+def facts(run: Run, loaded: Loaded, network: Network, pictures: str, verdicts: Mapping[str, Verdict],
+          directory: Path) -> dict:
+    """What model.json holds; `pictures` says in words which ones were answered."""
+    return {
+        'version': VERSION,
+        'labels': network.labels,
+        'image_size': network.image_size,
+        'crop_fraction': network.crop_fraction,
+        'temperature': network.temperature,
+        'keep': network.keep if network.can_abstain else None,
+        'run': {'name': run.directory.resolve().name, 'network': run.recipe.model, 'step': loaded.step,
+                'records': run.records['fingerprint']},
+        'versions': machine.versions(),
+        'verified_with': pictures,
+        'formats': {name: _of_format(name, network, verdict, directory) for name, verdict in verdicts.items()},
+    }
+
+
+def _of_format(name: str, network: Network, verdict: Verdict, directory: Path) -> dict:
+    outputs = {output: what for output, what in (OUTPUTS | FORMATS[name].outputs).items()
+               if network.can_abstain or output not in OF_WHO_KNOWS}
+    files = {str(path.relative_to(directory)): {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
+             for path in formats.files(name, directory)}
+    return {'inputs': FORMATS[name].inputs, 'outputs': outputs, 'files': files, 'verification': _of_verdict(verdict)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _of_verdict(verdict: Verdict) -> dict:
+    found = {
+        'pictures': verdict.pictures, 'same_labels': verdict.same_labels,
+        'milliseconds': round(verdict.milliseconds, 2), 'largest_difference_of_a_logit': verdict.logit_difference,
+        'largest_difference_of_familiarity': verdict.familiarity_difference}
+    if verdict.right is None:
+        return found
+    return found | {'of_the_export': _precision(verdict.right, verdict.pictures),
+                    'of_the_run': _precision(verdict.right_of_run, verdict.pictures)}
+
+
+def _precision(right: int, total: int) -> dict:
+    return {'precision@1': right / total, 'interval': list(metrics.wilson(right, total))}
+
+
+def as_table(verdicts: Mapping[str, Verdict], directory: Path) -> str:
+    """For the screen and the README: a line a format."""
+    rows = [(name, sum(path.stat().st_size for path in formats.files(name, directory)),
+             f'{verdict.milliseconds:.1f}', f'{verdict.same_labels}/{verdict.pictures}',
+             f'{verdict.logit_difference:.1e}', _shown(verdict.right, verdict.pictures),
+             _shown(verdict.right_of_run, verdict.pictures)) for name, verdict in verdicts.items()]
+    header = ('format', 'bytes', 'ms/picture', 'same label', 'logits differ by', 'precision@1', "the run's")
+    return table(rows, header)
+
+
+def _shown(right: int | None, total: int) -> str:
+    if right is None:
+        return '-'
+    low, high = metrics.wilson(right, total)
+    return f'{right / total:.4f} [{low:.3f}, {high:.3f}]'
+
+
+def write_labels(directory: Path, labels: Sequence[str]) -> None:
+    """First: the code that is tried reads them."""
+    write_atomically(directory / LABELS, ''.join(f'{label}\n' for label in labels).encode())
+
+
+def write(directory: Path, facts: dict, table: str) -> None:
+    write_atomically(directory / README, _readme(facts, table).encode())
+    write_atomically(directory / FACTS, f'{json.dumps(facts, indent=2)}\n'.encode())
+
+
+def _readme(facts: dict, table: str) -> str:
+    run, keep = facts['run'], facts['keep']
+    shown = ', '.join(map(printable, facts['labels'][:20])) + (', …' if len(facts['labels']) > 20 else '')
+    about_unknown = (
+        'A picture that looks like none of these is `unknown`: it gets a label only if it is no stranger than '
+        f'{100 * keep:.4g} of 100 real pictures are. `familiarity` is the share of real pictures that look at least as '
+        'strange.' if keep else 'It cannot say that a picture shows none of these.')
+    lines = [
+        f'# {printable(run["name"])}', '',
+        f'A {run["network"]} that tells {len(facts["labels"])} labels: {shown}. {about_unknown}', '',
+        f'From the central {100 * facts["crop_fraction"]:.4g} % of each side, resized to {facts["image_size"]} x '
+        f'{facts["image_size"]} pixels; both is done inside. Logits are divided by {facts["temperature"]:.4g} before '
+        'the softmax. `model.json` has all that a program needs to know, `labels.txt` the labels in their order.', '',
+        f'Each format has answered {facts["verified_with"]}, in a process without the program that made it:', '',
+        '```', table, '```', '', 'The code below answers pictures; it runs in this directory.']
+    for name in facts['formats']:
+        lines += ['', f'## {name}', '', FORMATS[name].about, '', '```python', formats.client(name).rstrip(), '```']
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,30 @@
+"""A program by itself, which cannot import this project: pictures answered by the code that an export's README gives.
+
+    python -P trial.py CODE PICTURES RESULTS   (in the directory of the export)
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+NUMBERS = 'logits', 'familiarity'
+
+
+def main(code: Path, pictures: Path, results: Path) -> None:
+    sys.modules['finetune'] = None  # An import of it fails.
+    sys.argv = [str(code)]
+    client = {'__name__': 'client'}
+    exec(compile(code.read_text(), code, 'exec'), client)
+    found, milliseconds = [], []
+    for path in sorted(pictures.iterdir()):
+        file, started = path.read_bytes(), time.perf_counter()
+        found.append(client['answer'](file))
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    columns = {name: np.stack([each[name] for each in found]) for name in NUMBERS if name in found[0]}
+    np.savez(results, milliseconds=milliseconds, **columns)
+
+
+if __name__ == '__main__':
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""Whether an export answers as the run does: asked in a process of its own that does not have this project."""
+
+import dataclasses
+import io
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from finetune.console.errors import Error
+from finetune.console.lazy import tf
+from finetune.console.terminal import printable
+from finetune.evaluation import unknown
+from finetune.exporting import formats
+from finetune.exporting.network import Network
+from finetune.models import engines
+from finetune.pictures.views import viewer
+from finetune.records import examples
+from finetune.records.dataset import Records
+
+BATCH = 32
+DRAWN = 50  # Pictures, where there are no real ones.
+MOST_LOGIT_DIFFERENCE = 1e-4  # As a share of the largest logit, where that is above 1.
+MOST_FAMILIARITY_DIFFERENCE = 0.01  # Or one of the scores that it is counted by.
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    files: list[bytes]  # JPEG or PNG, upright.
+    labels: np.ndarray | None  # int [n], where they are known.
+    source: str  # In words.
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    logits: np.ndarray  # float32 [n, labels that may be answered]
+    familiarity: np.ndarray | None  # [n]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What was found of one format."""
+
+    pictures: int
+    milliseconds: float  # Median, from a file's bytes to the answer, one picture at a time.
+    same_labels: int
+    logit_difference: float  # The largest.
+    familiarity_difference: float | None
+    right: int | None  # Of the export's answers,
+    right_of_run: int | None  # and of the run's, where labels are known.
+    missed: tuple[str, ...]  # Of what is asked of it.
+
+
+def of_records(data: Records, split: str, most: int) -> Pictures:
+    """The first ones of a split."""
+    records = tf.data.TFRecordDataset(data.paths(split)).take(most)
+    parsed = [examples.parse(record) for record in records]
+    return Pictures([one['encoded'].numpy() for one in parsed], np.array([int(one['label']) for one in parsed]),
+                    f'{split} pictures of {printable(data.directory)}')
+
+
+def drawn(count: int, seed: int = 0) -> Pictures:
+    """Soft colours of several sizes, for a run without records at hand: they show whether answers are the same."""
+    random, files = np.random.default_rng(seed), []
+    for number in range(count):
+        coarse = random.integers(0, 256, (6, 8, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(coarse).resize((160 + 7 * number, 240), Image.Resampling.BICUBIC).save(file, 'JPEG', quality=95)
+        files.append(file.getvalue())
+    return Pictures(files, None, 'drawn pictures')
+
+
+def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
+    """As `finetune predict` comes to them, with TensorFlow; `path` is that of the checkpoint."""
+    views_of, answers_of = viewer(network.image_size, network.crop_fraction), engines.function(network.model)
+    batches = iter(pictures.files)
+    found = [[each.numpy() for each in answers_of(views_of(tf.constant(batch)))]
+             for batch in iter(lambda: list(itertools.islice(batches, BATCH)), [])]
+    logits, features = map(np.concatenate, zip(*found, strict=True))
+    if not np.isfinite(logits).all():
+        raise Error(f'{printable(path)}: the outputs are not finite. Try another --checkpoint=STEP.')
+    familiarity, trust = None, network.trust
+    if network.can_abstain:
+        familiarity = unknown.familiarity(features, logits, trust.class_means, trust.energy_weight, trust.scores)
+    return Answers(logits[:, list(network.names)], familiarity)
+
+
+def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Answers, float]:
+    """The same from the files in the directory, and the median milliseconds of one picture."""
+    with tempfile.TemporaryDirectory() as private:
+        code, folder, results = (Path(private, name) for name in ('client.py', 'pictures', 'results.npz'))
+        code.write_text(formats.client(format))
+        folder.mkdir()
+        for number, file in enumerate(pictures.files):
+            (folder / f'{number:06d}').write_bytes(file)
+        program = Path(__file__).with_name('trial.py')
+        done = subprocess.run(
+            [sys.executable, '-P', program, code, folder, results], cwd=directory, capture_output=True, text=True,
+            errors='replace', env=os.environ | {'TF_FORCE_GPU_ALLOW_GROWTH': 'true'})
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
+            raise Error(f'the {format} that was written cannot be used: {printable(reason)}')
+        with np.load(results) as found:
+            familiarity = found.get('familiarity')
+            return Answers(found['logits'], familiarity), float(np.median(found['milliseconds']))
+
+
+def compare(network: Network, pictures: Pictures, ours: Answers, theirs: Answers, milliseconds: float) -> Verdict:
+    """Of the run's answers and the export's."""
+    difference = float(np.abs(ours.logits - theirs.logits).max())
+    allowed = MOST_LOGIT_DIFFERENCE * max(1.0, float(np.abs(ours.logits).max()))
+    same = int(np.sum(_same(ours.logits, theirs.logits, difference)))
+    missed = []
+    if not difference <= allowed:  # Or not a number.
+        missed.append(f'a logit differs by {difference:.2g}, and by {allowed:.2g} it may')
+    if same < len(ours.logits):
+        missed.append(f'{len(ours.logits) - same} of {len(ours.logits)} pictures get another label')
+    familiarity = None
+    if network.can_abstain:
+        familiarity = float(np.abs(ours.familiarity - theirs.familiarity).max())
+        allowed = max(MOST_FAMILIARITY_DIFFERENCE, 1.01 / (len(network.trust.scores) + 1))
+        if not familiarity <= allowed:
+            missed.append(f'familiarity differs by {familiarity:.2g}, and by {allowed:.2g} it may')
+    right, right_of_run = (_right(network, pictures, answers) for answers in (theirs, ours))
+    return Verdict(len(ours.logits), milliseconds, same, difference, familiarity, right, right_of_run, tuple(missed))
+
+
+def _same(ours: np.ndarray, theirs: np.ndarray, difference: float) -> np.ndarray:
+    """Whether both answer the same label, or one that is as good as the other within what rounding makes of it."""
+    answered = np.take_along_axis(ours, theirs.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return answered >= ours.max(axis=1) - 2 * min(difference, MOST_LOGIT_DIFFERENCE)
+
+
+def _right(network: Network, pictures: Pictures, answers: Answers) -> int | None:
+    if pictures.labels is None:
+        return None
+    return int(np.sum(np.array(list(network.names))[answers.logits.argmax(axis=1)] == pictures.labels))
