@@ -53,11 +53,16 @@ def export(flags: SimpleNamespace) -> None:
     say(f'{run.recipe.model} with {len(exported.labels)} classes, from {printable(loaded.path)} (step {loaded.step}); '
         f'each format answers {count(len(pictures.files), "picture")}: {pictures.source}')
     with staging.told_when_full(target, '--output'), staging.replacing(target, '--output') as private:
-        verdicts = _written(names, exported, pictures, private, loaded.path)
+        for name in names:
+            (private / name).mkdir()
+            FORMATS[name].write(exported, private)
+        facts = card.facts(run, loaded, exported, pictures.source, names, private)
+        card.write_facts(private, facts)
+        verdicts = _verdicts(names, exported, pictures, private, loaded.path)
         shown = card.as_table(verdicts, private)
         print(shown, flush=True)
         _check(verdicts, target)
-        card.write(private, card.facts(run, loaded, exported, pictures.source, verdicts, private), shown)
+        card.write(private, facts, verdicts, shown)
     say(f'{printable(target)}: {", ".join(names)}; README.md has the code that reads them.')
 
 
@@ -84,13 +89,11 @@ def _pictures(flags: SimpleNamespace, run: Run, data_dir: str | None) -> Picture
     return verification.of_records(data, data.split(flags.subset).name, flags.num_examples)
 
 
-def _written(names: list[str], exported: Network, pictures: Pictures, directory: Path, path: str) -> dict[str, Verdict]:
-    """Every format into its folder of the directory, and what its answers are like."""
+def _verdicts(
+    names: list[str], exported: Network, pictures: Pictures, directory: Path, path: str
+) -> dict[str, Verdict]:
+    """What the answers of each format in the directory are like."""
     ours, verdicts = verification.of_the_run(exported, pictures, path), {}
-    for name in names:
-        (directory / name).mkdir()
-        FORMATS[name].write(exported, directory)
-    card.write_labels(directory, exported.labels)
     for name in names:
         theirs, milliseconds = verification.of_the_export(name, directory, pictures)
         verdicts[name] = verification.compare(exported, pictures, ours, theirs, milliseconds)

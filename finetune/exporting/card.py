@@ -26,9 +26,8 @@ OUTPUTS = {
 OF_WHO_KNOWS = ('familiarity', 'unknown')  # What the run's pictures look like.
 
 
-def facts(run: Run, loaded: Loaded, network: Network, pictures: str, verdicts: Mapping[str, Verdict],
-          directory: Path) -> dict:
-    """What model.json holds; `pictures` says in words which ones were answered."""
+def facts(run: Run, loaded: Loaded, network: Network, pictures: str, names: Sequence[str], directory: Path) -> dict:
+    """What model.json holds before anything is proven; `pictures` says in words which ones are answered."""
     return {
         'version': VERSION,
         'labels': network.labels,
@@ -40,16 +39,16 @@ def facts(run: Run, loaded: Loaded, network: Network, pictures: str, verdicts: M
                 'records': run.records['fingerprint']},
         'versions': machine.versions(),
         'verified_with': pictures,
-        'formats': {name: _of_format(name, network, verdict, directory) for name, verdict in verdicts.items()},
+        'formats': {name: _of_format(name, network, directory) for name in names},
     }
 
 
-def _of_format(name: str, network: Network, verdict: Verdict, directory: Path) -> dict:
+def _of_format(name: str, network: Network, directory: Path) -> dict:
     outputs = {output: what for output, what in (OUTPUTS | FORMATS[name].outputs).items()
                if network.can_abstain or output not in OF_WHO_KNOWS}
     files = {str(path.relative_to(directory)): {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
              for path in formats.files(name, directory)}
-    return {'inputs': FORMATS[name].inputs, 'outputs': outputs, 'files': files, 'verification': _of_verdict(verdict)}
+    return {'inputs': FORMATS[name].inputs, 'outputs': outputs, 'files': files}
 
 
 def _sha256(path: Path) -> str:
@@ -89,14 +88,17 @@ def _shown(right: int | None, total: int) -> str:
     return f'{right / total:.4f} [{low:.3f}, {high:.3f}]'
 
 
-def write_labels(directory: Path, labels: Sequence[str]) -> None:
-    """First: the code that is tried reads them."""
-    write_atomically(directory / LABELS, ''.join(f'{label}\n' for label in labels).encode())
-
-
-def write(directory: Path, facts: dict, table: str) -> None:
-    write_atomically(directory / README, _readme(facts, table).encode())
+def write_facts(directory: Path, facts: dict) -> None:
+    """Before the code is tried, which reads them, and again with what was found."""
+    write_atomically(directory / LABELS, ''.join(f'{label}\n' for label in facts['labels']).encode())
     write_atomically(directory / FACTS, f'{json.dumps(facts, indent=2)}\n'.encode())
+
+
+def write(directory: Path, facts: dict, verdicts: Mapping[str, Verdict], table: str) -> None:
+    """All of it, once every format is proven."""
+    proven = {name: told | {'verification': _of_verdict(verdicts[name])} for name, told in facts['formats'].items()}
+    write_facts(directory, facts | {'formats': proven})
+    write_atomically(directory / README, _readme(facts, table).encode())
 
 
 def _readme(facts: dict, table: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.console.errors import UsageError
 from finetune.console.terminal import printable
-from finetune.exporting import openvino, savedmodel
+from finetune.exporting import litert, openvino, savedmodel
 
 CLIENTS = Path(__file__).parent / 'clients'
 
@@ -17,7 +17,7 @@ class Format:
     write: Callable  # (network, the export's directory), which has a folder of the format's name.
     inputs: dict[str, str]  # What goes in, by name,
     outputs: dict[str, str]  # and what comes out beside or otherwise than what all formats give.
-    needs: str  # The package that reads it.
+    needs: tuple[str, ...]  # The modules that write and read it.
     about: str  # What one should know of it.
 
 
@@ -29,15 +29,22 @@ FORMATS = {
          'pixels': f'{PIXELS}; of signature `serving_pixels`'},
         {'labels': 'string [n, labels], the most probable first',
          'probabilities': 'float32 [n, labels], of these, after the temperature'},
-        'tensorflow',
+        ('tensorflow',),
         'For TensorFlow, and TensorFlow Serving with `savedmodel` as the directory of the model. Files are decoded, '
         'turned upright (EXIF) and put on white where they are transparent inside the graph. It knows no WebP, '
         'BMP, TIFF or HEIC, and no colour profiles; one file that it cannot read makes the whole batch an error. '
         '`labels` and `probabilities` come with the most probable first.'),
     'openvino': Format(
-        openvino.write, {'pixels': PIXELS}, {}, 'openvino',
+        openvino.write, {'pixels': PIXELS}, {}, ('openvino',),
         'For CPUs, without TensorFlow. **Compile it with `INFERENCE_PRECISION_HINT` f32**, as below: CPUs that have '
         'bfloat16 use it by themselves, and then the answers are others, and worse.'),
+    'litert': Format(
+        litert.write,
+        {'image': 'float32 [1, image_size, image_size, 3] in [0, 1]: upright, RGB, the central part, resized as '
+                  'README.md does it'},
+        {}, ('ai_edge_litert',),
+        'For phones and small machines; once TensorFlow Lite. It takes the picture as the network sees it: whoever '
+        'calls it crops and resizes, as below (`crop_fraction` and `image_size` stand in `model.json`).'),
 }
 
 
@@ -48,10 +55,10 @@ def named(text: str) -> list[str]:
     if unknown or not names:
         raise UsageError(f'--format={printable(text)} is not understood: expected one or several of '
                          f'{",".join(FORMATS)}')
-    missing = [name for name in names if importlib.util.find_spec(FORMATS[name].needs) is None]
+    missing = [module for name in names for module in FORMATS[name].needs if importlib.util.find_spec(module) is None]
     if missing:
-        packages = ' '.join(FORMATS[name].needs.replace('_', '-') for name in missing)
-        raise UsageError(f'--format={",".join(missing)} needs what is not installed: pip install {packages}')
+        raise UsageError(f'--format={",".join(names)} needs what is not installed: '
+                         f'pip install {" ".join(missing).replace("_", "-")}')
     return names
 
 

@@ -22,9 +22,9 @@ from tests import toy, toy_records, toy_run
 
 SCORES = np.linspace(0, 0.34, 99, dtype=np.float32)  # Those of the pictures here lie on both sides of the middle.
 WITHOUT_THIS_PROJECT = "import sys; sys.modules['finetune'] = None\n"
+INSTALLED = [name for name, format in formats.FORMATS.items() if all(map(importlib.util.find_spec, format.needs))]
 of_every_format = pytest.mark.parametrize('format', [
-    pytest.param(name, marks=pytest.mark.skipif(
-        importlib.util.find_spec(format.needs) is None, reason=f'{format.needs} is not installed'))
+    pytest.param(name, marks=pytest.mark.skipif(name not in INSTALLED, reason=f'needs {", ".join(format.needs)}'))
     for name, format in formats.FORMATS.items()])
 
 
@@ -109,9 +109,8 @@ KINDS = {
 def test_whatever_was_trained_is_exported(tmp_path, kind):
     data = toy_records.write(tmp_path / 'records', train=30, validation=0 if kind == 'no trust' else 12)
     train.main([f'--data_dir={data}', f'--train_dir={tmp_path}/run', '--model=toy', '--image_size=16', *KINDS[kind]])
-    installed = [name for name, format in formats.FORMATS.items() if importlib.util.find_spec(format.needs)]
     subset = 'train' if kind == 'no trust' else 'validation'
-    directory = exported(Run(tmp_path / 'run'), tmp_path, f'--format={",".join(installed)}', f'--data_dir={data}',
+    directory = exported(Run(tmp_path / 'run'), tmp_path, f'--format={",".join(INSTALLED)}', f'--data_dir={data}',
                          f'--subset={subset}')
     for told in json.loads((directory / 'model.json').read_text())['formats'].values():
         assert ('unknown' in told['outputs']) == (kind != 'no trust')

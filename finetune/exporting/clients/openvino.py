@@ -1,6 +1,7 @@
 """Answers pictures with OpenVINO."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import openvino
 from PIL import Image, ImageOps
 
-labels = Path('labels.txt').read_bytes().decode().split('\n')
+labels = json.loads(Path('model.json').read_text())['labels']
 exact = {'INFERENCE_PRECISION_HINT': 'f32'}  # Else CPUs that can compute in bfloat16 do, and answer worse.
 network = openvino.compile_model('openvino/model.xml', 'CPU', exact)
 
