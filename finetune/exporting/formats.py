@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.console.errors import UsageError
 from finetune.console.terminal import printable
-from finetune.exporting import litert, openvino, savedmodel
+from finetune.exporting import litert, onnx, openvino, savedmodel
 
 CLIENTS = Path(__file__).parent / 'clients'
 
@@ -45,6 +45,9 @@ FORMATS = {
         {}, ('ai_edge_litert',),
         'For phones and small machines; once TensorFlow Lite. It takes the picture as the network sees it: whoever '
         'calls it crops and resizes, as below (`crop_fraction` and `image_size` stand in `model.json`).'),
+    'onnx': Format(
+        onnx.write, {'pixels': PIXELS}, {}, ('tf2onnx', 'onnx', 'onnxruntime'),
+        f'For the many programs that read ONNX (opset {onnx.OPSET}), ONNX Runtime first.'),
 }
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from finetune.console.lazy import tf
 from finetune.evaluation import unknown
-from finetune.models import cuts
+from finetune.exporting import pixels
+from finetune.models import cuts, engines
 from finetune.runs.run import Loaded, Run
 from finetune.runs.trust import Trust
 
@@ -61,6 +62,16 @@ def answers(network: Network, views) -> dict:
         is_unknown = tf.logical_and(is_unknown, tf.argmax(logits, axis=1) != 0)
     familiarity = tf.cast(1 + stranger, tf.float32) / (len(network.trust.scores) + 1)
     return {**found, 'familiarity': familiarity, 'unknown': is_unknown}
+
+
+def graph_of_pixels(network: Network):
+    """uint8 [b, h, w, 3] of any size -> answers, with the weights as constants."""
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, 'pixels')], autograph=False)
+    def of_pixels(images):
+        with engines.weights_as_constants(network.model):
+            return answers(network, pixels.views_by_products(images, network.image_size, network.crop_fraction))
+
+    return of_pixels.get_concrete_function()
 
 
 def _how_many_are_stranger(trust: Trust, features, logits):

@@ -13,13 +13,17 @@ FILES = 'savedmodel/1'  # As TensorFlow Serving has it: NAME/VERSION.
 def write(network: Network, directory: Path) -> None:
     size, crop_fraction = network.image_size, network.crop_fraction
 
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)], autograph=False)
+    def of_views(views):  # A function of its own, so that its graph is saved once.
+        return _ranked(network, views)
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, 'files')], autograph=False)
     def of_files(files):
-        return _ranked(network, pixels.views_of_files(files, size, crop_fraction))
+        return of_views(pixels.views_of_files(files, size, crop_fraction))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, 'pixels')], autograph=False)
     def of_pixels(pixels_):
-        return _ranked(network, pixels.views_of_pixels(pixels_, size, crop_fraction))
+        return of_views(pixels.views_of_pixels(pixels_, size, crop_fraction))
 
     module = tf.Module()
     # These alone, with the model in a closure: a Keras model inside would save each weight twice.

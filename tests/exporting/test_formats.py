@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from finetune import export, predict, train
-from finetune.console.lazy import tf
-from finetune.exporting import formats, network, orientation, pixels, savedmodel, verification
+from finetune.console.errors import Error
+from finetune.console.lazy import keras, tf
+from finetune.exporting import formats, network, onnx, orientation, pixels, savedmodel, verification
 from finetune.pictures import gate, views
 from finetune.runs import trust
 from finetune.runs.run import Run
@@ -141,6 +142,31 @@ def test_lossless_records_are_answered_too(tmp_path):
     directory = exported(run, tmp_path, f'--data_dir={data}')
     told = json.loads((directory / 'model.json').read_text())['formats']['savedmodel']
     assert told['verification']['same_labels'] == 7
+
+
+NETWORKS = {
+    'mobilenet_v2': ('--width=0.35', '--image_size=32', '--feature_layers=block_12,block_16'),
+    'efficientnet_b0': ('--image_size=32',),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NETWORKS)
+def test_networks_of_photos_are_exported(tmp_path, name):
+    """From random weights, whose outputs are next to nothing until their statistics are those of pictures."""
+    data = toy_records.write(tmp_path / 'records', train=24, validation=6)
+    assert train.main([f'--data_dir={data}', f'--train_dir={tmp_path}/run', f'--model={name}', *NETWORKS[name],
+                       '--epochs=1', '--batch_size=8', '--batch_norm_momentum=0.5', '--moving_average_decay=0']) == 0
+    exported(Run(tmp_path / 'run'), tmp_path, f'--format={",".join(INSTALLED)}', f'--data_dir={data}')
+
+
+def test_a_network_that_onnx_has_no_operations_for_is_refused(tmp_path):
+    pytest.importorskip('tf2onnx')
+    images = keras.Input((16, 16, 3))
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.ops.gelu(images, approximate=False))
+    unconverted = network.Network(keras.Model(images, [outputs, outputs]), 16, 1.0, {1: 'blue'}, None, 0.95)
+    with pytest.raises(Error, match='computes with Erfc'):
+        onnx.write(unconverted, tmp_path)
 
 
 # What is written --------------------------------------------------------------------------------------------------
