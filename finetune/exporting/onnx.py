@@ -1,5 +1,8 @@
 """ONNX, which many runtimes read, also in browsers: pixels in, probabilities out."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.console.errors import Error
@@ -23,7 +26,20 @@ def write(network: Network, directory: Path) -> None:
     names = {tensor.name: name
              for name, tensor in tf.nest.pack_sequence_as(graph.structured_outputs, graph.outputs).items()}
     # Of the graph, not of the function: constants that the function has from outside would become inputs.
-    model, _ = convert.from_graph_def(
-        graph.graph.as_graph_def(), input_names=['pixels:0'], output_names=list(names), opset=OPSET,
-        tensors_to_rename={'pixels:0': 'pixels'} | names)
+    with _without_advice():
+        model, _ = convert.from_graph_def(
+            graph.graph.as_graph_def(), input_names=['pixels:0'], output_names=list(names), opset=OPSET,
+            tensors_to_rename={'pixels:0': 'pixels'} | names)
     (directory / 'onnx/model.onnx').write_bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """The converter calls functions of TensorFlow that warn of their age."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
