@@ -111,8 +111,8 @@ def _readme(facts: dict, table: str) -> str:
     lines = [
         f'# {printable(run["name"])}', '',
         f'A {run["network"]} that tells {len(facts["labels"])} labels: {shown}. {about_unknown}', '',
-        f'It looks at the central {100 * facts["crop_fraction"]:.4g} % of each side, resized to {facts["image_size"]} x '
-        f'{facts["image_size"]} pixels. Logits are divided by {facts["temperature"]:.4g} before the softmax. '
+        f'It looks at the central {100 * facts["crop_fraction"]:.4g} % of each side, resized to {facts["image_size"]} '
+        f'x {facts["image_size"]} pixels. Logits are divided by {facts["temperature"]:.4g} before the softmax. '
         '`model.json` has all that a program needs to know, `labels.txt` the labels in their order.', '',
         f'Each format has answered {facts["verified_with"]}, in a process without the program that made it:', '',
         '```', table, '```', '', 'The code below answers pictures; it runs in this directory.']

@@ -25,7 +25,8 @@ PIXELS = 'uint8 [n, height, width, 3], upright, RGB, of any size; cropped and re
 FORMATS = {
     'savedmodel': Format(
         savedmodel.write,
-        {'files': 'string [n]: JPEG, PNG or GIF files, of any sizes; cropped and resized inside; of signature `serving_default`',
+        {'files': 'string [n]: JPEG, PNG or GIF files, of any sizes; cropped and resized inside; of signature '
+                  '`serving_default`',
          'pixels': f'{PIXELS}; of signature `serving_pixels`'},
         {'labels': 'string [n, labels], the most probable first',
          'probabilities': 'float32 [n, labels], of these, after the temperature'},
