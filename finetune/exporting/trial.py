@@ -1,8 +1,9 @@
 """A program by itself, which cannot import this project: pictures answered by the code that an export's README gives.
 
-    python -P trial.py CODE PICTURES RESULTS   (in the directory of the export)
+    python -P trial.py CODE PICTURES RESULTS   (in the directory of the export; CODE is a folder with client.py)
 """
 
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -14,13 +15,13 @@ NUMBERS = 'logits', 'familiarity'
 
 def main(code: Path, pictures: Path, results: Path) -> None:
     sys.modules['finetune'] = None  # An import of it fails.
-    sys.argv = [str(code)]
-    client = {'__name__': 'client'}
-    exec(compile(code.read_text(), code, 'exec'), client)
+    sys.argv = ['client.py']  # No pictures, which it would print answers to.
+    sys.path.insert(0, str(code))
+    client = importlib.import_module('client')
     found, milliseconds = [], []
     for path in sorted(pictures.iterdir()):
         file, started = path.read_bytes(), time.perf_counter()
-        found.append(client['answer'](file))
+        found.append(client.answer(file))
         milliseconds.append(1000 * (time.perf_counter() - started))
     columns = {name: np.stack([each[name] for each in found]) for name in NUMBERS if name in found[0]}
     np.savez(results, milliseconds=milliseconds, **columns)

@@ -93,9 +93,10 @@ def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
 def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Answers, float]:
     """The same from the files in the directory, and the median milliseconds of one picture."""
     with tempfile.TemporaryDirectory() as private:
-        code, folder, results = (Path(private, name) for name in ('client.py', 'pictures', 'results.npz'))
-        code.write_text(formats.client(format))
+        code, folder, results = (Path(private, name) for name in ('code', 'pictures', 'results.npz'))
+        code.mkdir()
         folder.mkdir()
+        (code / 'client.py').write_text(formats.client(format))
         for number, file in enumerate(pictures.files):
             (folder / f'{number:06d}').write_bytes(file)
         program = Path(__file__).with_name('trial.py')

@@ -24,8 +24,9 @@ def resizing(length: int) -> np.ndarray:
 
 
 def answer(file: bytes) -> dict:
-    """What is on a picture, any file that Pillow opens; `probabilities` are in the order of the labels."""
-    pixels = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert('RGB'), np.float32)
+    """What is on a picture, a JPEG, PNG or WebP file; `probabilities` are in the order of the labels."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file), formats=('JPEG', 'PNG', 'WEBP'))).convert('RGB')
+    pixels = np.asarray(picture, np.float32)
     height, width, _ = pixels.shape
     view = resizing(width) @ np.tensordot(resizing(height), pixels, axes=1) / 255
     return {name: values[0] for name, values in network(image=view[None]).items()}

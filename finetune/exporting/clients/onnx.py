@@ -15,8 +15,9 @@ names = [output.name for output in network.get_outputs()]
 
 
 def answer(file: bytes) -> dict:
-    """What is on a picture, any file that Pillow opens; `probabilities` are in the order of the labels."""
-    pixels = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert('RGB'))
+    """What is on a picture, a JPEG, PNG or WebP file; `probabilities` are in the order of the labels."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file), formats=('JPEG', 'PNG', 'WEBP'))).convert('RGB')
+    pixels = np.asarray(picture)
     return {name: found[0] for name, found in zip(names, network.run(None, {'pixels': pixels[None]}), strict=True)}
 
 

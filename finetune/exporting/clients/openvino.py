@@ -15,8 +15,9 @@ network = openvino.compile_model('openvino/model.xml', 'CPU', exact)
 
 
 def answer(file: bytes) -> dict:
-    """What is on a picture, any file that Pillow opens; `probabilities` are in the order of the labels."""
-    pixels = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert('RGB'))
+    """What is on a picture, a JPEG, PNG or WebP file; `probabilities` are in the order of the labels."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file), formats=('JPEG', 'PNG', 'WEBP'))).convert('RGB')
+    pixels = np.asarray(picture)
     found = network({'pixels': pixels[None]})
     return {output.any_name: found[output][0] for output in network.outputs}
 
