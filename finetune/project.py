@@ -215,6 +215,7 @@ def _conclude(project: Project) -> None:
     how_good, first = project.memory['summary']
     print(f'\n{how_good}\n{first} The report: {printable(project.report)}', flush=True)
     say_next('finetune', 'predict', f'--checkpoint_dir={project.directory}', 'photo.jpg', 'folder/')
+    say_next('finetune', 'export', str(project.directory), f'--output={project.directory}_exported')
 
 
 if __name__ == '__main__':
