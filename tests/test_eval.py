@@ -520,7 +520,7 @@ def test_calibration_is_told_before_and_after_and_changes_no_count(run, data, ca
     assert 'temperature 2.00: log loss' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('engine', engines.ENGINES)
+@pytest.mark.parametrize('engine', engines.FLOAT32)
 def test_pictures_that_would_be_called_unknown_are_counted(run, data, engine, capsys):
     fitted(run, scores=np.full(99, 2, np.float32))  # No picture comes as near.
     assert evaluate(run, data, f'--engine={engine}') == 0

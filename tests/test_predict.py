@@ -489,7 +489,7 @@ def test_what_the_network_calls_background_stays_background(tmp_path, photos, ca
         assert found['unknown'] == (found['answers'][0]['label'] != 'background')
 
 
-@pytest.mark.parametrize('engine', engines.ENGINES)
+@pytest.mark.parametrize('engine', engines.FLOAT32)
 def test_both_engines_find_a_picture_as_familiar(run, photos, engine, capsys):
     trusted(run, scores=np.linspace(-1, 1, 99, dtype=np.float32))
     answer(run, '--jsonl', f'--engine={engine}', photos / 'a.jpg')

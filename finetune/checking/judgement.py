@@ -26,6 +26,7 @@ from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
 from finetune.evaluation import metrics, results
 from finetune.features import regression
+from finetune.features.store import Pooled
 from finetune.records import dataset
 from finetune.records.dataset import Records
 from finetune.runs.recipe import Recipe
@@ -66,9 +67,9 @@ def look(data: Records, threads: int | None = None, directory: Path | None = Non
         raise
 
 
-def copies(seen: Album, features: np.ndarray) -> list[Finding]:
+def copies(seen: Album, features: Pooled) -> list[Finding]:
     """Leaks, contradictions and duplicates alone."""
-    places, cosines = neighbours.by_cosine(neighbours.unit_rows(features), label_errors.NEIGHBOURS)
+    places, cosines = neighbours.by_cosine(neighbours.unit_rows(features.of_last_layer), label_errors.NEIGHBOURS)
     return findings.ordered(duplicates.findings(seen, duplicates.pairs(seen.glimpses, places, cosines)))
 
 
@@ -77,12 +78,12 @@ def is_shrunk(data: Records) -> bool:
     return any(map(data.treatment.get, SHRINKING))
 
 
-def judge(seen: Album, features: np.ndarray, image_size: int, shrunk: bool, seed: int) -> Checked:
-    """All findings. `features` [n, c] are those of the album's pictures, in its order.
+def judge(seen: Album, features: Pooled, image_size: int, shrunk: bool, seed: int) -> Checked:
+    """All findings. `features` are those of the album's pictures, in its order.
 
     A test split is looked at for its copies alone: nothing else that it says may change what is trained.
     """
-    rows = neighbours.unit_rows(features)
+    rows = neighbours.unit_rows(features.of_last_layer)
     places, cosines = neighbours.by_cosine(rows, label_errors.NEIGHBOURS)
     found = list(duplicates.findings(seen, duplicates.pairs(seen.glimpses, places, cosines)))
     is_member = np.array([name != 'test' for name in seen.splits])[seen.split]
@@ -108,7 +109,7 @@ def judge(seen: Album, features: np.ndarray, image_size: int, shrunk: bool, seed
 
     def answers_of(part: np.ndarray) -> np.ndarray:
         logits = regression.out_of_fold(
-            features[members[part], None], labels[part], len(seen.class_names), seed, weight_decay=WEIGHT_DECAY)
+            features.rows[members[part], None], labels[part], len(seen.class_names), seed, weight_decay=WEIGHT_DECAY)
         return logits.argmax(axis=1)
 
     curve = learning_curve.draw(answers_of, labels, seed)

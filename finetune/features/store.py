@@ -25,6 +25,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -159,6 +160,18 @@ class Features:
     def _part(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[first:end]
         return rows['label'].copy(), rows['features'][:, 0].astype(np.float32)
+
+
+class Pooled(NamedTuple):
+    """Averaged outputs of a backbone for some pictures, side by side where a head reads several layers."""
+
+    rows: np.ndarray  # [n, c]
+    last_channels: int
+
+    @property
+    def of_last_layer(self) -> np.ndarray:
+        """[n, last_channels]: what pictures are compared by; earlier layers see textures alike where things differ."""
+        return self.rows[:, -self.last_channels:]
 
 
 def _epoch(count: int, views: int, seed: int, epoch: int) -> np.ndarray:

@@ -4,8 +4,6 @@ import contextlib
 import time
 from types import SimpleNamespace
 
-import numpy as np
-
 from finetune.building import account, identity, plan
 from finetune.building import build as building
 from finetune.building import options as building_options
@@ -18,6 +16,7 @@ from finetune.console.errors import Error
 from finetune.console.files import write_atomically
 from finetune.console.terminal import count, printable, say
 from finetune.features import store
+from finetune.features.store import Pooled
 from finetune.models import engines
 from finetune.projects import pace
 from finetune.projects.plans import Plan
@@ -81,8 +80,8 @@ def built(project: Project, options: SimpleNamespace) -> Records:
 
 def looked_at(
     project: Project, flags: SimpleNamespace, options: SimpleNamespace, data: Records, head: Plan
-) -> tuple[Records, Album, np.ndarray]:
-    """The records without near-duplicates in two of their splits, every picture seen, and its features [n, c]."""
+) -> tuple[Records, Album, Pooled]:
+    """The records without near-duplicates in two of their splits, every picture seen, and its features."""
     seen, features = _features(project, flags, data, head)
     copies = judgement.copies(seen, features)
     leaks = sum(finding.kind == 'leak' for finding in copies)
@@ -96,13 +95,13 @@ def looked_at(
     return data, *_features(project, flags, data, head)
 
 
-def _features(project: Project, flags: SimpleNamespace, data: Records, head: Plan) -> tuple[Album, np.ndarray]:
+def _features(project: Project, flags: SimpleNamespace, data: Records, head: Plan) -> tuple[Album, Pooled]:
     is_first, started = not project.features.exists(), time.monotonic()
     recipe = planned(head, data)
     features = feeds.pooled(
-        recipe, data, project.features, engines.choose(flags.engine), flags.num_preprocess_threads)
-    if is_first and len(features) >= ENOUGH_TO_TIME:
-        passes = {pace.name_of(recipe): (time.monotonic() - started) / len(features)}
+        recipe, data, project.features, engines.choose_for_features(flags.engine), flags.num_preprocess_threads)
+    if is_first and len(features.rows) >= ENOUGH_TO_TIME:
+        passes = {pace.name_of(recipe): (time.monotonic() - started) / len(features.rows)}
         project.remember(pass_seconds=project.memory.get('pass_seconds', {}) | passes)
     files.prepare(project.check, 'the findings are written there', '--output')
     return judgement.look(data, flags.num_preprocess_threads, project.check), features
@@ -120,7 +119,7 @@ def planned(head: Plan, data: Records) -> recipes.Recipe:
 
 
 def checked(
-    project: Project, data: Records, seen: Album, features: np.ndarray, recipe: recipes.Recipe
+    project: Project, data: Records, seen: Album, features: Pooled, recipe: recipes.Recipe
 ) -> judgement.Checked:
     say(f'Comparing {count(len(seen.labels), "picture")}')
     checked = judgement.judge(seen, features, recipe.image_size, judgement.is_shrunk(data), recipe.seed)

@@ -12,6 +12,7 @@ from finetune.console.terminal import count, printable, say
 from finetune.evaluation import answers, metrics, verdicts
 from finetune.evaluation import evaluate as evaluation
 from finetune.features import regression
+from finetune.features.store import Pooled
 from finetune.models import engines
 from finetune.records.dataset import Records
 from finetune.runs import trust
@@ -55,7 +56,7 @@ def in_words(number: Number) -> str:
             f'{high:.1%}), measured {number.measured_on}')
 
 
-def of_head(run: Run, data: Records, checked: Checked, features: np.ndarray) -> Number:
+def of_head(run: Run, data: Records, checked: Checked, features: Pooled) -> Number:
     """Out of fold: over the training pictures, or over all but those of a test where few others could validate.
 
     Pictures that are nearly the same stay in one fold, or each would give the other away.
@@ -69,7 +70,7 @@ def of_head(run: Run, data: Records, checked: Checked, features: np.ndarray) -> 
     labels = seen.labels[members]
     groups = duplicates.groups(checked.found, len(seen.labels))[members]
     logits = regression.out_of_fold(
-        features[members, None], labels, len(data.labels), run.recipe.seed, folds=FOLDS, groups=groups)
+        features.rows[members, None], labels, len(data.labels), run.recipe.seed, folds=FOLDS, groups=groups)
     right = int(np.sum(logits.argmax(axis=1) == labels))
     return Number(right, len(labels), f'by {FOLDS}-fold cross-validation over all {count(len(labels), "picture")}')
 

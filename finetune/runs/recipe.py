@@ -62,7 +62,8 @@ class Recipe:
         'network', 0.875, 'central part of each side that evaluation looks at', least=0.01, most=1.0)
     feature_layers: str = _option(
         'network', '', 'layers or blocks of the backbone whose averaged outputs, side by side, the head reads, e.g. '
-        'mixed8,mixed9; what comes after them is left out (default: the last one)')
+        'mixed8,mixed9; what comes after them is left out (default: the last one; with --fine_tune --freeze_backbone '
+        'those that were measured to be better)')
     dropout: float = _option(
         'network', 0.2, 'share of the pooled features that is dropped while training', least=0.0, most=0.99)
 
@@ -268,7 +269,14 @@ def _network(typed: dict, source: Recipe | None) -> dict:
         return {'model': source.model, 'width': source.width, 'image_size': source.image_size,
                 'crop_fraction': source.crop_fraction, 'feature_layers': source.feature_layers}
     model = typed.get('model', NETWORK)
-    return {'model': model, 'width': 1.0, 'image_size': zoo.find(model).size}
+    return {'model': model, 'width': 1.0, 'image_size': zoo.find(model).size,
+            'feature_layers': read_by_the_head(model, typed)}
+
+
+def read_by_the_head(model: str, typed: dict) -> str:
+    """Where no --feature_layers were typed. A backbone that trains brings what is needed to its last layer itself."""
+    stays = typed.get('fine_tune') and typed.get('freeze_backbone')
+    return ','.join(zoo.find(model).blocks) if stays else ''
 
 
 def _training(values: dict) -> dict:

@@ -71,11 +71,12 @@ def kept(
     return store.find_or_compute(wanted, directory, threads)
 
 
-def pooled(recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None) -> np.ndarray:
-    """[n, c]: what the backbone of --pretrained makes of the pictures of every split, one split after the other."""
+def pooled(recipe: Recipe, data: Records, directory: Path, engine: str, threads: int | None) -> store.Pooled:
+    """What the backbone of --pretrained makes of the pictures of every split, one split after the other."""
     model = build_model(recipe, len(data.labels))
     pretrained.restore(model, pretrained.read(recipe), data.labels, fine_tune=True)
     parts = cuts.parts(model)
-    return np.concatenate([
+    rows = np.concatenate([
         kept(parts, recipe, data, split, 1, directory, engine, threads).rows['features'][:, 0]
         for split in data.splits])
+    return store.Pooled(rows, model.get_layer('backbone').outputs[-1].shape[-1])

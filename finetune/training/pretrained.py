@@ -21,6 +21,7 @@ from finetune.console.errors import Error
 from finetune.console.lazy import tf
 from finetune.console.terminal import printable, some
 from finetune.models import classifier, packages, weights, zoo
+from finetune.runs import recipe as recipes
 from finetune.runs.recipe import Recipe
 from finetune.runs.run import Run
 
@@ -68,7 +69,7 @@ def network(typed: Mapping) -> Recipe | None:
     """
     pretrained = typed.get('pretrained', '')
     if pretrained == 'imagenet':
-        return None if any(name in typed for name in OF_A_NETWORK) else _installed()
+        return None if any(name in typed for name in OF_A_NETWORK) else _installed(typed)
     if pretrained == 'sample':
         if not Run.exists(SAMPLE):
             raise Error('--pretrained=sample: this installation has no sample backbone; '
@@ -79,11 +80,12 @@ def network(typed: Mapping) -> Recipe | None:
     return None
 
 
-def _installed() -> Recipe | None:
+def _installed(typed: Mapping) -> Recipe | None:
     """The default of a CPU; that of a GPU stays what it was, as nothing was measured there."""
     if packages.directory(packages.DEFAULT) is None or tf.config.list_physical_devices('GPU'):
         return None
-    return Recipe(model=packages.DEFAULT, width=1.0, image_size=zoo.find(packages.DEFAULT).size)
+    return Recipe(model=packages.DEFAULT, width=1.0, image_size=zoo.find(packages.DEFAULT).size,
+                  feature_layers=recipes.read_by_the_head(packages.DEFAULT, typed))
 
 
 def read(recipe: Recipe) -> Source:

@@ -55,7 +55,7 @@ def _work(run: Run, state: State, data: Records, parts: cuts.Parts | None, strat
 
 
 def _feed(recipe: recipes.Recipe, model, data: Records, parts: cuts.Parts | None, conduct: Conduct) -> Feed:
-    engine = engines.choose(conduct.engine, recipe.mixed_precision)
+    engine = engines.choose_for_features(conduct.engine, recipe.mixed_precision)
     if parts is None:
         return feeds.of_pictures(model, recipe, data, conduct.threads)
     directory = conduct.feature_dir or data.directory / 'features'

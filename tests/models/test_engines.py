@@ -1,4 +1,5 @@
 import importlib.util
+import types
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_every_engine_answers_as_the_network_in_training_does():
     pictures = tf.random.stateless_uniform((5, 96, 96, 3), (1, 2))
     ours = engines.function(model)(pictures).numpy()
     assert np.ptp(ours, axis=0).max() > 1e-3
-    for engine in engines.ENGINES:
+    for engine in engines.FLOAT32:
         np.testing.assert_allclose(engines.frozen(model, engine)(pictures), ours, atol=1e-5, err_msg=engine)
 
 
@@ -36,7 +37,7 @@ def test_openvino_gives_the_outputs_of_mixed_precision_as_they_are():
     classifier.start_afresh(seed=1, mixed_precision=True)
     backbone = classifier.build('toy', 4, image_size=16).get_layer('backbone')
     pictures = tf.random.stateless_uniform((5, 16, 16, 3), (1, 2))
-    ours, theirs = (tf.cast(engines.frozen(backbone, engine)(pictures), tf.float32) for engine in engines.ENGINES)
+    ours, theirs = (tf.cast(engines.frozen(backbone, engine)(pictures), tf.float32) for engine in engines.FLOAT32)
     assert np.ptp(ours) > 0.1
     np.testing.assert_allclose(theirs, ours, atol=0.02)
 
@@ -54,6 +55,33 @@ def test_without_openvino_tensorflow_is_chosen_and_asking_for_it_names_what_to_i
         engines.choose('openvino')
 
 
+@needs_openvino
+def test_features_are_computed_in_bfloat16_only_where_the_processor_has_it(monkeypatch):
+    import openvino
+
+    class Processor:
+        def __init__(self, own):
+            self.own = own
+
+        def get_property(self, device, name):
+            assert (device, name) == ('CPU', 'INFERENCE_PRECISION_HINT')
+            return self.own
+
+    for own, chosen in ((openvino.Type.bf16, 'openvino_bfloat16'), (openvino.Type.f32, 'openvino')):
+        monkeypatch.setattr(engines, 'openvino', types.SimpleNamespace(Type=openvino.Type, Core=lambda own=own: Processor(own)))
+        assert engines.choose_for_features(None) == chosen
+        assert engines.choose_for_features('openvino') == 'openvino'
+        assert engines.choose_for_features(None, mixed_precision=True) == 'tensorflow'
+
+
+@needs_openvino
+def test_bfloat16_gives_nearly_the_same_features():
+    model = classifier.build('toy', 4, image_size=16)
+    pictures = np.random.default_rng(0).random((5, 16, 16, 3), np.float32)
+    exact, rounded = (engines.frozen(model, engine)(pictures) for engine in ('openvino', 'openvino_bfloat16'))
+    np.testing.assert_allclose(rounded, exact, atol=0.02)
+
+
 def test_openvino_is_chosen_only_where_it_can_do_the_work(monkeypatch):
     monkeypatch.setattr(engines.importlib.util, 'find_spec', lambda name: object())
     monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind=None: [])
@@ -65,7 +93,7 @@ def test_openvino_is_chosen_only_where_it_can_do_the_work(monkeypatch):
         engines.choose('openvino', towers=2)
 
 
-@pytest.mark.parametrize('engine', engines.ENGINES)
+@pytest.mark.parametrize('engine', engines.FLOAT32)
 def test_one_pass_gives_logits_and_the_features_that_the_head_reads(engine):
     classifier.start_afresh(seed=1)
     model = classifier.build('toy', 4, image_size=16)

@@ -1,7 +1,7 @@
 import pytest
 
 from finetune.console.errors import Error
-from finetune.models import zoo
+from finetune.models import classifier, zoo
 
 # Parameters in millions with ImageNet's 1000-class head, as https://keras.io/api/applications publishes them.
 PUBLISHED = {
@@ -29,6 +29,17 @@ def test_a_network_has_the_parameters_that_are_published(name):
         pytest.skip('its weights alone would fill much of a small machine')
     net = zoo.backbone(name, zoo.NETS[name].size, include_top=True)
     assert net.count_params() / 1e6 == pytest.approx(PUBLISHED[name], abs=0.1)
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[] if name == 'mobilenet_v2' else pytest.mark.slow)
+    for name, net in zoo.NETS.items() if net.blocks])
+def test_the_blocks_that_a_head_reads_are_the_ends_of_three_stages(name):
+    backbone = zoo.backbone(name, zoo.NETS[name].size)
+    read = classifier.build(name, 2, image_size=zoo.NETS[name].size, feature_layers=zoo.NETS[name].blocks)
+    outputs = read.get_layer('backbone').outputs
+    assert [output.shape for output in outputs][-1] == backbone.output.shape
+    assert len(outputs) == 3
 
 
 def test_an_unknown_network_is_answered_with_the_nearest_name():

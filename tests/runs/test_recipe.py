@@ -30,6 +30,17 @@ def test_a_run_behind_pretrained_says_which_network_it_is():
     assert (planned.model, planned.width, planned.image_size) == ('mobilenet_v2', 0.35, 96)
 
 
+def test_a_new_head_on_a_backbone_that_stays_reads_the_blocks_that_were_measured_to_help():
+    alone = {'model': 'mobilenet_v2', 'pretrained': 'w.h5', 'fine_tune': True, 'freeze_backbone': True}
+    head = recipe.plan(alone, None, 100)
+    assert head.feature_layers == 'block_12_add,block_15_add,out_relu'
+    assert recipe.plan(alone | {'feature_layers': ''}, None, 100).feature_layers == ''
+    for changed in ({'freeze_backbone': False}, {'fine_tune': False}):  # A published head reads what it was made for.
+        assert recipe.plan(alone | changed, None, 100).feature_layers == ''
+    after = recipe.plan({'pretrained': 'run', 'trainable_from': 'block_13'}, head, 100)
+    assert after.feature_layers == head.feature_layers
+
+
 def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
     source = recipe.plan({'model': 'mobilenet_v2', 'width': 0.35, 'image_size': 96}, None, 10)
     planned = recipe.plan({'model': 'inception_v3', 'pretrained': 'run'}, source, 10)
