@@ -57,19 +57,21 @@ class Wanted:
     parts: cuts.Parts
     image_size: int
     crop_fraction: float
-    views: int  # View 0 is that of evaluation, the others are distorted.
+    views: int  # View 0 is that of evaluation, the others are distorted,
     distortion: Distortion
     seed: int
     dtype: str  # 'float16' or 'float32'
     engine: str = 'tensorflow'
+    mirrored: bool = False  # but for view 1, which then is view 0 mirrored.
 
     @functools.cached_property
     def facts(self) -> dict:
         views = {'distortion': dataclasses.asdict(self.distortion), 'seed': self.seed} if self.views > 1 else {}
+        mirrored = {'mirrored': True} if self.mirrored else {}
         return {
             'format': FORMAT, 'records': self.records.fingerprint, 'split': self.split, 'cut': self.parts.cut,
             'weights': _fingerprint(self.parts.frozen), 'precision': keras.config.dtype_policy().name,
-            'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views,
+            'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views, **mirrored,
             'dtype': self.dtype, 'shape': self.shape, 'engine': self.engine,
         }
 
@@ -317,7 +319,7 @@ def _computed(wanted: Wanted, asked: np.ndarray, threads: int | None) -> Iterato
     outputs_of = engines.frozen(wanted.parts.frozen, wanted.engine)
     pictures = batches.of_all_views(
         wanted.records, wanted.split, wanted.image_size, wanted.crop_fraction, wanted.views, wanted.distortion,
-        wanted.seed, max(1, PASS_BATCH // wanted.views), asked, threads)
+        wanted.seed, max(1, PASS_BATCH // wanted.views), asked, threads, wanted.mirrored)
     for batch in pictures:
         images = tf.reshape(batch['image'], (-1, *batch['image'].shape[2:]))
         rows = np.empty(len(batch['label']), wanted.row)

@@ -66,20 +66,23 @@ def of_all_views(
     batch_size: int,
     asked: np.ndarray,
     threads: int | None = None,
+    mirrored: bool = False,
 ):
     """Every record that is asked for (`stored.only`), in the order of the shards; 'image' is [b, views, size, size, 3].
 
-    View 0 is that of evaluation; (seed, view, place of the record) decides the distortion of each of the others.
+    View 0 is that of evaluation, view 1 its mirror image if they are to be `mirrored`; (seed, view, place of the record)
+    decides the distortion of each of the others.
     """
     def picture(index, serialized):
         example = examples.parse(serialized)
         image = decode(example['encoded'])
-        shown = [view(image, image_size, crop_fraction)]
+        central = view(image, image_size, crop_fraction)
+        shown = [central, tf.image.flip_left_right(central)] if mirrored else [central]
         for view_seed in view_seeds:
             shown.append(distort(image, image_size, distortion, tf.stack([view_seed, index])))
         return _batch_item(tf.stack(shown), example)
 
-    view_seeds = [_seed(seed, 2, view) for view in range(1, views)]
+    view_seeds = [_seed(seed, 2, view) for view in range(1 + mirrored, views)]
     dataset = stored.only(tf.data.TFRecordDataset(records_.paths(split)), asked)
     dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)

@@ -12,7 +12,7 @@ from finetune.models import zoo
 from finetune.pictures.views import DISTORTIONS, Distortion
 from finetune.runs import catalogue
 
-OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam', 'adadelta')  # `optimize` makes them.
+OPTIMIZERS = ('rmsprop', 'sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'adadelta')  # `optimize` makes them.
 SCHEDULES = ('exponential', 'piecewise', 'cosine', 'inverse_time', 'constant')
 
 
@@ -34,7 +34,8 @@ PLANS = {  # Measured to work without tuning; docs/results.md says on what.
     'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
     'new': {'rate': 0.02, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
 }
-USUAL_RATES = {'adam': 0.001, 'adadelta': 1.0}  # Of those whose steps are not in proportion to the gradient.
+USUAL_RATES = {  # Of those whose steps are not in proportion to the gradient.
+    'adam': 0.001, 'adamw': 0.001, 'adadelta': 1.0}
 
 
 def _plans(name: str) -> str:
@@ -90,6 +91,8 @@ class Recipe:
     views: int = _option(
         'frozen features', 1, 'views of each training picture to keep: 1 is the central crop that evaluation sees, '
         'more add distorted ones; an epoch uses one view of every picture', least=1)
+    mirrored_view: bool = _option(
+        'frozen features', False, 'the second of --views is not distorted but the central one, mirrored')
     feature_dtype: str = _option(
         'frozen features', 'float16', 'precision that they are kept in', ('float16', 'float32'))
 
@@ -120,7 +123,8 @@ class Recipe:
         'optimizer', 0.0, 'weight of the loss of an auxiliary head in the middle of the network, which is there in '
         'training only (0: none; inception_v3 has one, originally at 0.4)', least=0.0)
     weight_decay: float = _option(
-        'optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss', least=0.0)
+        'optimizer', 0.00004, 'times half the sum of squares of the kernels is added to the loss; of adamw, times the '
+        'learning rate is taken off the kernels at each step', least=0.0)
     gradient_clip: float = _option(
         'optimizer', None, 'largest global norm of the gradients, 0: no limit (default: 1 with --pretrained, else 0)',
         least=0.0)
@@ -163,6 +167,10 @@ class Recipe:
             DISTORTIONS[self.distortion], min_crop_area=self.min_crop_area, max_aspect=self.max_aspect,
             flip=self.flip, color=self.color_distortion, shift=self.shift)
 
+    @property
+    def weight_decay_in_loss(self) -> float:
+        return 0.0 if self.optimizer == 'adamw' else self.weight_decay
+
     def pieces(self) -> dict[float, float]:
         """By epoch the multiple of the learning rate that holds from there on."""
         try:
@@ -200,7 +208,7 @@ STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type on
     'momentum', 'rmsprop_epsilon', 'weight_decay', 'gradient_clip', 'moving_average_decay', 'batch_size', 'max_steps',
     'epochs', 'patience', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs', 'keep_best',
     'keep_every_epochs')
-OF_FEATURES = ('views', 'feature_dtype', 'feature_dir', 'engine')  # That mean something where features are kept,
+OF_FEATURES = ('views', 'mirrored_view', 'feature_dtype', 'feature_dir', 'engine')  # That mean something where features are kept,
 OF_DISTORTION = (  # and where more than the central view is.
     'distortion', 'min_crop_area', 'max_aspect', 'flip', 'color_distortion', 'shift')
 FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))

@@ -67,7 +67,7 @@ def kept(
     """What the frozen part makes of the pictures of one split, for every run that is frozen so."""
     wanted = store.Wanted(
         data, split, parts, recipe.image_size, recipe.crop_fraction, views, recipe.distorted(), recipe.seed,
-        recipe.feature_dtype, engine)
+        recipe.feature_dtype, engine, mirrored=recipe.mirrored_view and views > 1)
     return store.find_or_compute(wanted, directory, threads)
 
 

@@ -120,7 +120,9 @@ def training_step(
             losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
                       for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
-            loss += recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels]) / count
+            if recipe.weight_decay_in_loss:
+                penalty = tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels])
+                loss += recipe.weight_decay_in_loss * penalty / count
         return loss, tape.gradient(loss, [variable.value for variable in variables])
 
     def tower(batch):

@@ -103,7 +103,8 @@ def state_of(model, recipe: recipes.Recipe, train_records: int, strategy) -> Sta
                     pieces=recipe.pieces(), warmup_epochs=recipe.warmup_epochs)
                 optimizer = optimize.optimizer(
                     recipe.optimizer, rate,
-                    decay=recipe.rmsprop_decay, momentum=recipe.momentum, epsilon=recipe.rmsprop_epsilon)
+                    decay=recipe.rmsprop_decay, momentum=recipe.momentum, epsilon=recipe.rmsprop_epsilon,
+                    weight_decay=recipe.weight_decay)
                 optimizer.build(variables)
                 groups.append((optimizer, variables))
         averages = Averages(model, recipe.moving_average_decay) if recipe.moving_average_decay else None

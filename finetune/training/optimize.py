@@ -42,16 +42,22 @@ def exponential_decay(rate: float, decay_steps: int, factor: float):
     return keras.optimizers.schedules.ExponentialDecay(rate, decay_steps, factor, staircase=True)
 
 
-def optimizer(name: str, learning_rate, *, decay: float = 0.9, momentum: float = 0.9, epsilon: float = 1.0):
+def optimizer(name: str, learning_rate, *, decay: float = 0.9, momentum: float = 0.9, epsilon: float = 1.0,
+              weight_decay: float = 0.0):
     """An optimizer by name; `learning_rate` is a number or a schedule over the optimizer's own steps.
 
     `decay` and `epsilon` are RMSProp's; its epsilon of 1.0 (inside the square root) makes it close to momentum with a
-    step of the learning rate's size. `momentum` is also that of `momentum` and `nesterov`.
+    step of the learning rate's size. `momentum` is also that of `momentum` and `nesterov`. `weight_decay` is that of
+    adamw, decoupled from the gradient (Loshchilov and Hutter, 2019); of biases and batch norms nothing decays.
     """
     if name == 'rmsprop':
         return keras.optimizers.RMSprop(learning_rate, rho=decay, momentum=momentum, epsilon=epsilon, name='rmsprop')
     if name == 'adam':
         return keras.optimizers.Adam(learning_rate, name='adam')
+    if name == 'adamw':
+        made = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, name='adamw')
+        made.exclude_from_weight_decay(var_names=['bias', 'gamma', 'beta'])
+        return made
     if name == 'adadelta':
         return keras.optimizers.Adadelta(learning_rate, name='adadelta')
     momentum = 0.0 if name == 'sgd' else momentum

@@ -170,6 +170,7 @@ def test_everything_that_decides_the_features_makes_another_key(data, tmp_path):
         'seed': dataclasses.replace(known, seed=2),
         'dtype': dataclasses.replace(known, dtype='float32'),
         'engine': dataclasses.replace(known, engine='openvino'),
+        'a mirrored view': dataclasses.replace(known, mirrored=True),
     }
     keys = {what: each.key for what, each in changed.items()}
     assert len(set(keys.values())) == len(keys), keys

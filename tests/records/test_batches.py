@@ -106,3 +106,15 @@ def test_labels_survive_a_class_that_is_missing_from_validation(tmp_path):
     [batch] = batches.for_evaluation(data, 'validation', 16, 0.875, 4)
     assert batch['label'].numpy().tolist() == [1]
     assert data.num_classes == 4
+
+
+def test_a_mirrored_view_is_the_view_of_evaluation_seen_in_a_mirror_and_the_others_stay_as_they_were(toy):
+    def views(mirrored):
+        pictures = batches.of_all_views(
+            toy, 'train', 16, 0.875, 4, DISTORTIONS['inception'], 1, 10, np.ones(10, bool), mirrored=mirrored)
+        return next(iter(pictures))['image'].numpy()
+
+    without, with_mirrored = views(False), views(True)
+    np.testing.assert_array_equal(with_mirrored[:, 1], with_mirrored[:, 0, :, ::-1])
+    np.testing.assert_array_equal(with_mirrored[:, [0, 2, 3]], without[:, [0, 2, 3]])
+    assert np.abs(with_mirrored[:, 1] - without[:, 1]).max() > 0.1

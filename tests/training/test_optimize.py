@@ -96,3 +96,16 @@ def test_averages_hold_the_statistics_of_batch_normalisation_but_nothing_frozen(
     assert 'first_bn/moving_mean' in names and 'logits/kernel' in names
     model.get_layer('backbone').trainable = False
     assert {weight.path for weight in Averages(model, 0.9).weights} == {'logits/kernel', 'logits/bias'}
+
+
+def test_adamw_takes_weight_decay_off_the_kernels_alone_and_apart_from_the_gradient():
+    """In the gradient it would be divided by the gradient's own size: weights that matter would decay least."""
+    layer = keras.layers.Dense(1, bias_initializer='ones')
+    layer.build((None, 1))
+    kernel = layer.kernel.numpy()
+    optimizer = optimize.optimizer('adamw', 0.1, weight_decay=0.01)
+    optimizer.apply([np.zeros((1, 1), np.float32), np.zeros(1, np.float32)], layer.trainable_variables)
+    np.testing.assert_allclose(layer.kernel.numpy(), kernel * (1 - 0.1 * 0.01), rtol=1e-6)
+    assert layer.bias.numpy() == 1
+    assert recipe.Recipe(optimizer='adamw', weight_decay=0.01).weight_decay_in_loss == 0
+    assert recipe.Recipe(optimizer='adam', weight_decay=0.01).weight_decay_in_loss == 0.01
