@@ -8,28 +8,35 @@ from types import SimpleNamespace
 
 from finetune.console import command
 from finetune.console.errors import RequirementMissed, UsageError
-from finetune.console.terminal import count, printable, say, table
+from finetune.console.terminal import count, printable, say, say_next, table
 from finetune.evaluation import answers, comparison, metrics, results
 from finetune.evaluation.comparison import Pair
 from finetune.evaluation.inference import Outputs
 from finetune.evaluation.verdicts import Entry, Verdict, against_the_best, points, sentence
+from finetune.evaluation.verdicts import as_json as verdicts_as_json
 from finetune.models import engines
 from finetune.records import dataset
 from finetune.records.dataset import Records
 from finetune.runs import winner
 from finetune.runs.run import Run, check_checkpoint
-from finetune.training import towers
+from finetune.training import backbones, towers
 
 SCHEMA = 1  # Of --json; it changes when a name in there changes its meaning or goes.
 NOT_WORSE = 'not_worse'
+OF_RUNS = ('subset', 'checkpoint', 'require', 'margin', 'batch_size', 'num_gpus')  # Flags.
 
 FLAGS = command.Flags(
-    'finetune compare RUN RUN ... --data_dir=RECORDS [flags]',
+    'finetune compare RUN RUN ... --data_dir=RECORDS | --models=NAME,NAME,... RECORDS [flags]',
     'Says which of several runs answers the same pictures better, by how much (95 % interval), and whether that may be '
     'chance (exact McNemar test); where it may, how many pictures would tell. Answers that `finetune eval` has kept '
-    'are not computed again. Writes nothing.')
+    'are not computed again. Or, before anything is trained, which of several backbones suits the pictures: each with '
+    'the best head on it, by cross-validation over the training pictures. Keeps features, and writes nothing else.')
 FLAGS.group('what')
 FLAGS.path('data_dir', None, 'records directory, the --output_directory of `finetune build`')
+FLAGS.string('models', '', 'backbones to compare, NAME or NAME=WEIGHTS (a file, a run), with imagenet weights where '
+             'none are named: "mobilenet_v2,inception_v3=PATH.h5"')
+FLAGS.path('feature_dir', None, 'where the features of --models are kept, that `finetune train --freeze_backbone` uses '
+           'too (default: features in the records)')
 FLAGS.string('subset', 'validation', 'split to compare on: validation, train, or test, which no training looks at')
 FLAGS.string('checkpoint', 'best', 'best (last if there is none), last or a step: one for all runs, or one for each, '
              'say "best,1200"')
@@ -50,7 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(flags: SimpleNamespace) -> None:
-    """Opens everything, lets every run answer, and says which is better."""
+    """Lets all answer the same pictures, and says which is better."""
+    if flags.models:
+        _compare_backbones(flags)
+    else:
+        _compare_runs(flags)
+
+
+def _compare_runs(flags: SimpleNamespace) -> None:
     flags.data_dir = winner.data_directory(flags.data_dir, next(iter(flags.arguments), None))
     checkpoints = _check_usage(flags)
     data = dataset.open_records(flags.data_dir)
@@ -74,6 +88,33 @@ def compare(flags: SimpleNamespace) -> None:
             f'--require={NOT_WORSE} is not met: {first} may be {points(-candidate.interval[0], candidate)} points '
             f'worse than {second} by the lower end of the 95 % interval, and --margin={flags.margin:g} allows less. '
             'More pictures make the interval narrower.')
+
+
+def _compare_backbones(flags: SimpleNamespace) -> None:
+    """Which to begin with: each network's features, and a head on them that answers in turn what it did not see."""
+    wanted = backbones.named(flags.models)
+    unused = [name for name in OF_RUNS if name in flags.given]
+    if unused:
+        raise UsageError(f'--{unused[0]} is about runs: leave it out with --models')
+    places = [*flags.arguments, *([flags.data_dir] if flags.data_dir else [])]
+    if len(places) != 1:
+        raise UsageError(f'--models takes one directory of records, and {len(places)} were named: '
+                         '`finetune compare --models=NAME,NAME RECORDS`')
+    data = dataset.open_records(Path(command.expanded(places[0])))
+    data.split('train')
+    kept_in = Path(flags.feature_dir or data.directory / 'features')
+    engine = engines.choose_for_features(flags.engine)
+    found = backbones.best_first([
+        backbones.measured(backbones.head(*each), data, 'train', kept_in, engine, flags.num_preprocess_threads)
+        for each in wanted.items()])
+    verdicts = against_the_best(found)
+    if flags.json:
+        print(json.dumps(backbones.as_json(data, found, verdicts)), flush=True)
+    else:
+        print(backbones.as_text(found, verdicts), flush=True)
+        say_next('finetune', 'train', f'--data_dir={data.directory}', f'--train_dir=checkpoints/{found[0].name}',
+                 f'--model={found[0].name}', f'--pretrained={found[0].recipe.pretrained}', '--fine_tune',
+                 '--freeze_backbone')
 
 
 def _check_usage(flags: SimpleNamespace) -> list[str]:
@@ -219,13 +260,7 @@ def _as_json(flags, data, entries, verdicts, candidate: Pair | None, is_met: boo
             'precision@1_interval_95': list(metrics.wilson(int(entry.right.sum()), len(entry.right))),
             'best_of': entry.best_of, 'kept': text(entry.kept) if entry.kept else None,
         } for entry in entries],
-        'comparisons': [{
-            'first': printable(verdict.first.name), 'second': printable(verdict.second.name),
-            'only_first': verdict.pair.only_first, 'only_second': verdict.pair.only_second,
-            'difference': verdict.pair.difference, 'interval_95': list(verdict.pair.interval),
-            'mcnemar_p': verdict.pair.p, 'corrected_p': verdict.p, 'told_apart': verdict.told_apart,
-            'pictures_needed': verdict.pictures_needed,
-        } for verdict in verdicts],
+        'comparisons': verdicts_as_json(verdicts),
         'requirements': {NOT_WORSE: {
             'holds': is_met, 'margin': flags.margin, 'difference': candidate.difference,
             'interval_95': list(candidate.interval)}} if candidate else {},

@@ -9,7 +9,7 @@ import pytest
 from finetune import compare, eval
 from finetune.evaluation import answers, comparison, inference
 from finetune.runs.history import MetricsFile
-from tests import toy_run
+from tests import toy_records, toy_run
 
 PICTURES = 60
 
@@ -315,3 +315,46 @@ def test_networks_that_look_at_other_sizes_are_compared_too(tmp_path, data, runs
     found = json.loads(told(data, '--json', '--engine=tensorflow', runs['head'].directory, other.directory,
                             capsys=capsys))
     assert [row['image_size'] for row in found['runs']] == [32, 48]
+
+
+# Backbones ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """The weights of two networks, each as a run."""
+    made = {}
+    for seed, network in enumerate(('toy', 'toy_normalizing')):
+        run = toy_run.start_run(tmp_path / network, model=network, image_size=16)
+        toy_run.save_checkpoint(run, 1, seed)
+        made[network] = run.directory
+    return made
+
+
+def test_backbones_are_ranked_by_heads_that_answer_what_they_were_not_fitted_to(tmp_path, weights, capsys):
+    records = toy_records.write(tmp_path / 'records', train=40, validation=10)
+    models = ','.join(f'{network}={directory}' for network, directory in weights.items())
+    assert compare.main([f'--models={models}', str(records)]) == 0
+    out, err = capsys.readouterr()
+    assert '5-fold' in out and all(network in out for network in weights)
+    assert 'finetune train' in err and '--freeze_backbone' in err
+    assert compare.main([f'--models={models}', str(records), '--json']) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert err.count('Using features computed before') == 2
+    shares = [each['precision@1'] for each in told['backbones']]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0.5
+    assert {each['model'] for each in told['backbones']} == set(weights)
+    assert len(told['comparisons']) == 1
+
+
+@pytest.mark.parametrize(('flags', 'sentence'), [
+    (['--models=toy'], 'names one network'),
+    (['--models=toy,toy=x.h5'], 'names toy twice'),
+    (['--models=toy,tpy'], 'Did you mean toy'),
+    (['--models=toy,toy_normalizing', '--checkpoint=last'], '--checkpoint is about runs'),
+    (['--models=toy,toy_normalizing', 'a', 'b'], 'one directory of records'),
+])
+def test_a_comparison_of_backbones_that_is_typed_wrongly_says_how(flags, sentence, capsys):
+    assert compare.main(flags) == 2
+    assert sentence in capsys.readouterr().err

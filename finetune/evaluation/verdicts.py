@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,13 @@ from finetune.evaluation import comparison
 from finetune.evaluation.comparison import Pair
 from finetune.evaluation.inference import Outputs
 from finetune.runs.run import Run
+
+
+class Named(Protocol):
+    """Whatever answered the same pictures as others did."""
+
+    name: str
+    right: np.ndarray  # bool [n]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +43,8 @@ class Entry:
 class Verdict:
     """What two entries are to one another; `first` has at least as many right."""
 
-    first: Entry
-    second: Entry
+    first: Named
+    second: Named
     pair: Pair
     p: float  # Of the exact test, corrected for all pairs.
     tests: int  # How many pairs those are.
@@ -50,7 +58,7 @@ class Verdict:
         return comparison.pictures_needed(self.pair, self.tests)
 
 
-def against_the_best(entries: Sequence[Entry]) -> list[Verdict]:
+def against_the_best(entries: Sequence[Named]) -> list[Verdict]:
     """The one with the most right answers (of equals the first that was named), and it against every other.
 
     Which one that is, these pictures decided: so the tests are corrected as if every pair had been tried.
@@ -61,6 +69,16 @@ def against_the_best(entries: Sequence[Entry]) -> list[Verdict]:
     ps = comparison.holm([pair.p for pair in pairs])
     verdicts = [Verdict(*two, pair, p, len(both)) for two, pair, p in zip(both, pairs, ps, strict=True)]
     return [verdict for verdict in verdicts if verdict.first is order[0]]
+
+
+def as_json(verdicts: Sequence[Verdict]) -> list[dict]:
+    return [{
+        'first': printable(verdict.first.name), 'second': printable(verdict.second.name),
+        'only_first': verdict.pair.only_first, 'only_second': verdict.pair.only_second,
+        'difference': verdict.pair.difference, 'interval_95': list(verdict.pair.interval),
+        'mcnemar_p': verdict.pair.p, 'corrected_p': verdict.p, 'told_apart': verdict.told_apart,
+        'pictures_needed': verdict.pictures_needed,
+    } for verdict in verdicts]
 
 
 def sentence(verdict: Verdict) -> str:

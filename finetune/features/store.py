@@ -71,8 +71,8 @@ class Wanted:
         return {
             'format': FORMAT, 'records': self.records.fingerprint, 'split': self.split, 'cut': self.parts.cut,
             'weights': _fingerprint(self.parts.frozen), 'precision': keras.config.dtype_policy().name,
-            'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views, **mirrored,
-            'dtype': self.dtype, 'shape': self.shape, 'engine': self.engine,
+            'image_size': self.image_size, 'crop_fraction': self.crop_fraction, 'views': self.views, **views,
+            **mirrored, 'dtype': self.dtype, 'shape': self.shape, 'engine': self.engine,
         }
 
     @property

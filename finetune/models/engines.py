@@ -13,8 +13,8 @@ from finetune.console.lazy import LazyModule, keras, tf
 
 FLOAT32 = ('tensorflow', 'openvino')
 ENGINES = (*FLOAT32, 'openvino_bfloat16')
-HELP = ('what runs layers that do not train (default: openvino on a CPU if it is installed; for features that are kept, '
-        'in bfloat16 where the processor has it, which takes half as long and costs a head nothing that was measured)')
+HELP = ('what runs layers that do not train (default: openvino on a CPU if it is installed; for features that are '
+        'kept, in bfloat16 where the processor has it: in half the time, and a head on them is as good)')
 openvino = LazyModule('openvino')
 
 

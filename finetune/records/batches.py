@@ -70,8 +70,8 @@ def of_all_views(
 ):
     """Every record that is asked for (`stored.only`), in the order of the shards; 'image' is [b, views, size, size, 3].
 
-    View 0 is that of evaluation, view 1 its mirror image if they are to be `mirrored`; (seed, view, place of the record)
-    decides the distortion of each of the others.
+    View 0 is that of evaluation, view 1 its mirror image if they are to be `mirrored`; (seed, view, place of the
+    record) decides the distortion of each of the others.
     """
     def picture(index, serialized):
         example = examples.parse(serialized)

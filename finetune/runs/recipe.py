@@ -208,7 +208,8 @@ STEPS_ALONE = (  # Flags that mean nothing to --optimizer=regression: to type on
     'momentum', 'rmsprop_epsilon', 'weight_decay', 'gradient_clip', 'moving_average_decay', 'batch_size', 'max_steps',
     'epochs', 'patience', 'learning_rate_schedule', 'learning_rate_pieces', 'warmup_epochs', 'keep_best',
     'keep_every_epochs')
-OF_FEATURES = ('views', 'mirrored_view', 'feature_dtype', 'feature_dir', 'engine')  # That mean something where features are kept,
+# That mean something where features are kept,
+OF_FEATURES = ('views', 'mirrored_view', 'feature_dtype', 'feature_dir', 'engine')
 OF_DISTORTION = (  # and where more than the central view is.
     'distortion', 'min_crop_area', 'max_aspect', 'flip', 'color_distortion', 'shift')
 FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))

@@ -67,7 +67,8 @@ def _warn_of_unused(recipe: recipes.Recipe, parts: cuts.Parts | None, typed: dic
     if parts is None:
         unused, reason = recipes.OF_FEATURES, 'no outputs of frozen layers are kept'
     elif recipe.views == 1:
-        unused, reason = ('mirrored_view', *recipes.OF_DISTORTION), 'the central view alone is kept of each picture (--views)'
+        unused = ('mirrored_view', *recipes.OF_DISTORTION)
+        reason = 'the central view alone is kept of each picture (--views)'
     for name in unused:
         if name in typed or getattr(conduct, name, None):
             warn(f'--{name} is not used: {reason}')

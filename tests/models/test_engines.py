@@ -68,7 +68,8 @@ def test_features_are_computed_in_bfloat16_only_where_the_processor_has_it(monke
             return self.own
 
     for own, chosen in ((openvino.Type.bf16, 'openvino_bfloat16'), (openvino.Type.f32, 'openvino')):
-        monkeypatch.setattr(engines, 'openvino', types.SimpleNamespace(Type=openvino.Type, Core=lambda own=own: Processor(own)))
+        stand_in = types.SimpleNamespace(Type=openvino.Type, Core=lambda own=own: Processor(own))
+        monkeypatch.setattr(engines, 'openvino', stand_in)
         assert engines.choose_for_features(None) == chosen
         assert engines.choose_for_features('openvino') == 'openvino'
         assert engines.choose_for_features(None, mixed_precision=True) == 'tensorflow'
