@@ -27,11 +27,14 @@ def main():
     print(f'{options.output}: {counts["train"]} pictures to train, {counts["validation"]} to validate')
 
 
-def split(photos: Path, output: Path, validation: int) -> dict[str, int]:
-    """Links every picture of every class folder into one of the two splits; returns how many each got."""
+def split(photos: Path, output: Path, validation: int, draw: int = 0) -> dict[str, int]:
+    """Links every picture of every class folder into one of the two splits; returns how many each got.
+
+    Each `draw` but 0, the usual one, takes others, as if at random.
+    """
     counts = {'train': 0, 'validation': 0}
     folders = sorted(path for path in photos.iterdir() if path.is_dir() and not path.name.startswith('.'))
-    classes = [_by_content(folder) for folder in folders]
+    classes = [_by_content(folder, draw) for folder in folders]
     for folder, files in zip(folders, classes, strict=True):  # All before the first link: no half of a split is left.
         if len(files) <= validation:
             sys.exit(f'{folder} has {len(files)} pictures: none would be left to train on. Lower --validation.')
@@ -44,9 +47,10 @@ def split(photos: Path, output: Path, validation: int) -> dict[str, int]:
     return counts
 
 
-def _by_content(folder: Path) -> list[Path]:
+def _by_content(folder: Path, draw: int) -> list[Path]:
+    salt = str(draw).encode() if draw else b''
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.')]
-    return sorted(files, key=lambda path: hashlib.sha256(path.read_bytes()).digest())
+    return sorted(files, key=lambda path: hashlib.sha256(salt + path.read_bytes()).digest())
 
 
 if __name__ == '__main__':
