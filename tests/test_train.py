@@ -197,6 +197,12 @@ def test_label_smoothing_gives_nothing_to_a_background_that_never_occurs():
     assert float(smoothed[0]) == pytest.approx(-(0.95 * log_p[0] + 0.05 * log_p[1]), rel=1e-4)
 
 
+def test_a_picture_of_a_rare_class_counts_as_much_as_its_weight():
+    logits, labels = tf.constant([[0.0, 1.0], [0.0, 1.0]]), tf.constant([0, 1])
+    plain = loop.cross_entropy(logits, labels, 0.1, [2, 8])
+    np.testing.assert_allclose(loop.cross_entropy(logits, labels, 0.1, [2, 8], [2.5, 0.625]), plain * [2.5, 0.625])
+
+
 @pytest.mark.parametrize(('flags', 'exit_code', 'sentence'), [
     (['--data_dir=nowhere'], 1, 'nowhere'),
     (['--model=mobilnet_v2'], 2, 'Did you mean'),

@@ -23,7 +23,7 @@ def findings(class_names: Sequence[str], trained: np.ndarray, measured: np.ndarr
             yield Finding(
                 'imbalance', 1 - pictures / largest,
                 f'{count(pictures, "picture")} to learn from where the largest class has {largest:,}: collect more of '
-                'it, or expect it to be answered too rarely', label=class_names[label])
+                'it, or train with --class_weights=balanced; else it is answered too rarely', label=class_names[label])
         half = half_width(asked)
         if half > WIDEST:
             yield Finding(

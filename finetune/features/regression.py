@@ -50,13 +50,15 @@ class Head(NamedTuple):
 
 def fit(
     features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
-    label_smoothing: float = 0.0, tell: Callable[[Trial], None] = lambda trial: None,
+    label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None,
+    tell: Callable[[Trial], None] = lambda trial: None,
 ) -> Head:
     """The best head for features [n, views, c] with labels [n].
 
+    `class_weights` [classes] says what a picture of each class counts in the loss; by default all count the same.
     `seed` decides which pictures are held out; `tell` hears of every weight decay that was tried.
     """
-    problem, occurring = _posed(features, labels, label_smoothing)
+    problem, occurring = _posed(features, labels, label_smoothing, class_weights)
     weight_decay, start = _choose(problem, seed, tell)
     weights, loss = problem.solve(weight_decay, start)
     kernel = np.zeros((features.shape[2], classes), np.float32)
@@ -70,7 +72,7 @@ def fit(
 def out_of_fold(
     features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
     weight_decay: float | None = None, folds: int = FOLDS, label_smoothing: float = 0.0,
-    groups: np.ndarray | None = None,
+    class_weights: Sequence[float] | None = None, groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits [n, classes] for view 0 of every record, each of a head that was fitted without the record.
 
@@ -78,7 +80,7 @@ def out_of_fold(
     chosen for all folds, or given. Records of one number in `groups` [n] are in one fold. Classes without pictures have
     `classifier.NEVER`.
     """
-    problem, occurring = _posed(features, labels, label_smoothing)
+    problem, occurring = _posed(features, labels, label_smoothing, class_weights)
     weight_decay = weight_decay or _choose(problem, seed, lambda trial: None)[0]
     fold = folds_of(labels, min(folds, len(labels)), seed, groups)
     logits = np.full((len(labels), classes), NEVER, np.float32)
@@ -106,14 +108,18 @@ def folds_of(labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | Non
     return fold
 
 
-def _posed(features: np.ndarray, labels: np.ndarray, label_smoothing: float) -> tuple['_Problem', np.ndarray]:
+def _posed(
+    features: np.ndarray, labels: np.ndarray, label_smoothing: float, class_weights: Sequence[float] | None
+) -> tuple['_Problem', np.ndarray]:
     """The problem, and the classes that it is about: those that have pictures."""
     occurring = np.unique(labels)
     needed = 4 * (features.size + COPIES_BY_CLASS * features.shape[0] * features.shape[1] * len(occurring))
     if needed > MOST_BYTES:
         raise Error(f'to solve for the head of {len(features)} pictures at once takes {needed / 1e9:.0f} GB, too much. '
                     'Train it step by step: add --epochs=10.')
-    return _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing), occurring
+    weights = None if class_weights is None else np.asarray(class_weights, np.float32)[labels]
+    problem = _Problem(features, np.searchsorted(occurring, labels), len(occurring), label_smoothing, weights)
+    return problem, occurring
 
 
 def _give_memory_back() -> None:
@@ -176,9 +182,14 @@ def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tu
 class _Problem:
     """Rows to fit, one a view. Weights are [c + 1, classes], the bias last, for features of mean 0, scaled."""
 
-    def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int, label_smoothing: float):
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, classes: int, label_smoothing: float,
+        weights: np.ndarray | None = None,
+    ):
+        """`weights` [records] are what each counts in the loss."""
         self.records, self.views, self.channels = features.shape
         self.labels, self.classes = labels, classes
+        self.weights = np.ones(self.records, np.float32) if weights is None else weights
         self.mean, self.scale = _spread(features)
         targets = np.full((self.records, classes), label_smoothing / classes, np.float32)
         targets[np.arange(self.records), labels] += 1 - label_smoothing
@@ -192,7 +203,7 @@ class _Problem:
         """(weights, loss) at the minimum over all records but `without`, each with all of its views."""
         from scipy.optimize import minimize  # Here: it takes a third of a second.
 
-        counts = np.ones(self.records, np.float32)
+        counts = self.weights.copy()
         counts[np.asarray(without, int)] = 0
         shape = (self.channels + 1, self.classes)
         with tf.device('CPU'):
@@ -217,7 +228,8 @@ class _Problem:
         labels = self.labels[records].repeat(self.views)
         with tf.device('CPU'):
             log_likely = tf.gather(_log_likely(self.rows, weights), places).numpy()
-        loss = -log_likely[np.arange(len(labels)), labels].mean()
+        losses = -log_likely[np.arange(len(labels)), labels]
+        loss = np.average(losses, weights=self.weights[records].repeat(self.views))
         return float(loss), float(np.mean(log_likely.argmax(axis=1) == labels))
 
     def raw(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,8 @@ def of_head(run: Run, data: Records, checked: Checked, features: Pooled) -> Numb
     labels = seen.labels[members]
     groups = duplicates.groups(checked.found, len(seen.labels))[members]
     logits = regression.out_of_fold(
-        features.rows[members, None], labels, len(data.labels), run.recipe.seed, folds=FOLDS, groups=groups)
+        features.rows[members, None], labels, len(data.labels), run.recipe.seed, folds=FOLDS, groups=groups,
+        class_weights=run.recipe.weights_of_classes(run.records['per_class']))
     right = int(np.sum(logits.argmax(axis=1) == labels))
     return Number(right, len(labels), f'by {FOLDS}-fold cross-validation over all {count(len(labels), "picture")}')
 

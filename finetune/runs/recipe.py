@@ -119,6 +119,9 @@ class Recipe:
         'optimizer', 1.0, 'inside the square root; far smaller ones need far smaller rates', least=1e-10)
     label_smoothing: float = _option(
         'optimizer', 0.0, 'probability spread over the classes that occur', least=0.0, most=1.0)
+    class_weights: str = _option(
+        'optimizer', 'none', 'what a picture counts in the loss: all the same, or balanced, so that each class counts '
+        'the same, however many pictures it has', ('none', 'balanced'))
     aux_weight: float = _option(
         'optimizer', 0.0, 'weight of the loss of an auxiliary head in the middle of the network, which is there in '
         'training only (0: none; inception_v3 has one, originally at 0.4)', least=0.0)
@@ -170,6 +173,13 @@ class Recipe:
     @property
     def weight_decay_in_loss(self) -> float:
         return 0.0 if self.optimizer == 'adamw' else self.weight_decay
+
+    def weights_of_classes(self, per_class: Sequence[int]) -> list[float] | None:
+        """What a picture of each class counts, 1 on average over all pictures; None where all count the same."""
+        if self.class_weights == 'none':
+            return None
+        each = sum(per_class) / sum(count > 0 for count in per_class)
+        return [each / count if count else 0.0 for count in per_class]
 
     def pieces(self) -> dict[float, float]:
         """By epoch the multiple of the learning rate that holds from there on."""

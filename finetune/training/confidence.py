@@ -18,7 +18,8 @@ def of_solved_head(run: Run, features: np.ndarray, labels: np.ndarray, weight_de
     """
     logits = regression.out_of_fold(
         features, labels, len(run.labels), run.recipe.seed, weight_decay=weight_decay,
-        label_smoothing=run.recipe.label_smoothing)
+        label_smoothing=run.recipe.label_smoothing,
+        class_weights=run.recipe.weights_of_classes(run.records['per_class']))
     right = np.mean(logits.argmax(axis=1) == labels)
     say(f'{right:.4f} of {count(len(labels), "training picture")} are answered rightly out of fold, that is, by a head '
         'that was fitted without them.')

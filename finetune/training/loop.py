@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -78,7 +78,8 @@ def solve_head(run: Run, state: State, feed: Feed, strategy, conduct: Conduct) -
     with signals.deferred() as stop, Progress('Training', 1, 'step') as progress:
         journal = Journal(run, state, feed, strategy, progress, conduct.log_every_steps, conduct.histograms)
         head = regression.fit(
-            features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing, tell=_tell)
+            features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing,
+            class_weights=run.recipe.weights_of_classes(run.records['per_class']), tell=_tell)
         logits = state.model.get_layer('head').get_layer('logits')
         logits.kernel.assign(head.kernel)
         logits.bias.assign(head.bias)
@@ -110,6 +111,7 @@ def training_step(
     variables = [variable for _, group in state.groups for variable in group]
     kernels = [variable for variable in variables if 'kernel' in variable.name]
     weights = (1.0, recipe.aux_weight) if state.auxiliary else (1.0,)
+    class_weights = recipe.weights_of_classes(per_class)
     count = strategy.num_replicas_in_sync
 
     @tf.function(jit_compile=jit_compile)
@@ -117,7 +119,7 @@ def training_step(
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
             answers = classifier.training_logits(network, images, state.auxiliary)
-            losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class)
+            losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class, class_weights)
                       for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
             if recipe.weight_decay_in_loss:
@@ -157,14 +159,16 @@ def in_one_call(update: Callable, strategy) -> Callable:
     return updates if strategy.num_replicas_in_sync > 1 else tf.function(updates)
 
 
-def cross_entropy(logits, labels, smoothing: float, per_class: list[int]):
+def cross_entropy(
+    logits, labels, smoothing: float, per_class: list[int], class_weights: Sequence[float] | None = None
+):
     """Of each picture, in nats [b]. Smoothing spreads over the classes that occur, never over an unused background."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    if not smoothing:
-        return losses
-    occurring = tf.constant([count > 0 for count in per_class])
-    spread = -tf.reduce_mean(tf.boolean_mask(tf.nn.log_softmax(logits), occurring, axis=1), axis=1)
-    return (1 - smoothing) * losses + smoothing * spread
+    if smoothing:
+        occurring = tf.constant([count > 0 for count in per_class])
+        spread = -tf.reduce_mean(tf.boolean_mask(tf.nn.log_softmax(logits), occurring, axis=1), axis=1)
+        losses = (1 - smoothing) * losses + smoothing * spread
+    return losses if class_weights is None else losses * tf.gather(tf.constant(class_weights), labels)
 
 
 def clipped(grads: list, norm: float, count: int) -> list:

@@ -253,3 +253,24 @@ def test_a_fit_needs_no_library_of_scipys_own(monkeypatch):
     with_it = regression.out_of_fold(rows, labels, 2, 0)
     monkeypatch.setattr(regression, '_scipy_blas', lambda: None)
     np.testing.assert_array_equal(regression.out_of_fold(rows, labels, 2, 0), with_it)
+
+
+def test_a_balanced_head_does_not_overlook_a_rare_class():
+    """Of two classes that overlap, the one with 30 times the pictures takes nearly everything between them."""
+    random = np.random.default_rng(0)
+    counts = {1: 600, 2: 20}
+    labels = np.repeat(list(counts), list(counts.values())).astype(np.int32)
+
+    def of(labels):
+        return (random.normal(size=(len(labels), 1, 4)) + 1.5 * (labels == 2)[:, None, None]).astype(np.float32)
+
+    asked = np.repeat([1, 2], 500)
+    features, unseen = of(labels), of(asked)
+    recalls = {}
+    for name, weights in {'none': None, 'balanced': [0.0, 310 / 600, 310 / 20]}.items():
+        head = regression.fit(features, labels, 3, seed=1, class_weights=weights)
+        answers = (unseen[:, 0] @ head.kernel + head.bias)[:, 1:].argmax(axis=1) + 1
+        recalls[name] = [np.mean(answers[asked == label] == label) for label in (1, 2)]
+        out_of_fold = regression.out_of_fold(features, labels, 3, seed=1, class_weights=weights).argmax(axis=1)
+        assert np.mean(out_of_fold[labels == 2] == 2) == pytest.approx(recalls[name][1], abs=0.2)
+    assert recalls['none'][1] < 0.75 < 0.85 < min(recalls['balanced'])

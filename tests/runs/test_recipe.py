@@ -137,3 +137,11 @@ def test_a_recipe_with_values_of_another_kind_is_refused_with_their_names(tmp_pa
 def test_pieces_of_a_learning_rate_are_numbers_from_0_on(pieces):
     with pytest.raises(UsageError, match='EPOCH:MULTIPLE'):
         Recipe(learning_rate_pieces=pieces).pieces()
+
+
+def test_balanced_weights_let_every_class_that_occurs_count_the_same_and_a_picture_1_on_average():
+    per_class = [0, 100, 20, 0, 30]
+    weights = Recipe(class_weights='balanced').weights_of_classes(per_class)
+    of_classes = [weight * count for weight, count in zip(weights, per_class, strict=True)]
+    assert of_classes == pytest.approx([0, 50, 50, 0, 50])
+    assert Recipe().weights_of_classes(per_class) is None
