@@ -320,6 +320,11 @@ def _distortion(recipe: Recipe) -> dict:
     return {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
 
 
+def flips(typed: dict) -> bool:
+    """Whether a picture and its mirror image are of one class: of digits and letters they are not."""
+    return typed.get('flip', DISTORTIONS[typed.get('distortion', Recipe.distortion)].flip)
+
+
 def _length(recipe: Recipe, typed: dict, train_records: int) -> dict:
     if recipe.optimizer == 'regression':
         return {'max_steps': 1, 'epochs': 1.0}

@@ -37,6 +37,12 @@ def test_what_was_typed_is_never_overridden():
     assert (planned.recipe['batch_size'], planned.epochs, planned.recipe['trainable_from']) == (8, 3.0, 'block_15')
 
 
+def test_no_picture_is_mirrored_where_a_mirror_makes_another_one_of_it():
+    assert after('good')[0].recipe['mirrored_view']
+    for typed in ({'flip': False}, {'distortion': 'none'}):
+        assert not after('good', **typed)[0].recipe['mirrored_view']
+
+
 def test_a_length_in_steps_replaces_that_in_epochs():
     for planned in after('best', max_steps=40):
         assert recipes.plan(planned.recipe, HEAD, 3000).max_steps == 40

@@ -5,6 +5,7 @@ Two splits differ more than two seeds do, so that one split decides nothing.
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ def accuracy(place: Place) -> Iterator[dict]:
         for seed in SEEDS:
             for effort, result in _trained(photos, place.scratch / 'accuracy', seed).items():
                 found[effort].append(result)
+                print(f'split {draw}, seed {seed}, {effort}: {result[0]:.4f} in {result[1]:.0f} s', file=sys.stderr)
     for effort, results in found.items():
         precision, seconds = np.array(results).T
         of_draws = precision.reshape(len(DRAWS), len(SEEDS)).mean(axis=1)
