@@ -43,17 +43,19 @@ def test_the_head_that_is_solved_for_knows_the_pictures(data, tmp_path, capfd, f
 
 
 @pytest.mark.slow
-def test_the_head_is_solved_for_on_all_views_with_the_seed_and_the_smoothing_that_were_asked_for(
+def test_the_head_is_solved_for_on_all_views_with_what_was_asked_for(
         data, tmp_path, monkeypatch):
     fit, asked = regression.fit, []
 
-    def noted(features, labels, classes, seed, *, label_smoothing, tell):
-        asked.append((features.shape[:2], seed, label_smoothing))
-        return fit(features, labels, classes, seed, label_smoothing=label_smoothing, tell=tell)
+    def noted(features, labels, classes, seed, *, label_smoothing, class_weights, tell):
+        asked.append((features.shape[:2], seed, label_smoothing, class_weights))
+        return fit(features, labels, classes, seed, label_smoothing=label_smoothing, class_weights=class_weights,
+                   tell=tell)
 
     monkeypatch.setattr(regression, 'fit', noted)
-    assert solve_toy(data, tmp_path / 'run', '--views=2', '--seed=5', '--label_smoothing=0.1') == 0
-    assert asked == [((21, 2), 5, 0.1)]
+    flags = '--views=2', '--seed=5', '--label_smoothing=0.1', '--class_weights=balanced'
+    assert solve_toy(data, tmp_path / 'run', *flags) == 0
+    assert asked == [((21, 2), 5, 0.1, [0.0, 1.0, 1.0, 1.0])]
 
 
 def test_a_head_that_is_solved_for_needs_no_second_time(data, tmp_path, capfd):
