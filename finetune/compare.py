@@ -101,7 +101,7 @@ def _compare_backbones(flags: SimpleNamespace) -> None:
         raise UsageError(f'--models takes one directory of records, and {len(places)} were named: '
                          '`finetune compare --models=NAME,NAME RECORDS`')
     data = dataset.open_records(Path(command.expanded(places[0])))
-    data.split('train')
+    data.split('train')  # Raises Error before anything is waited for.
     kept_in = Path(flags.feature_dir or data.directory / 'features')
     engine = engines.choose_for_features(flags.engine)
     found = backbones.best_first([

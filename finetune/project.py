@@ -34,6 +34,7 @@ from finetune.reporting import report, sentences
 from finetune.reporting.contents import Candidate, Contents
 from finetune.runs import recipe as recipes
 from finetune.runs.history import MetricsFile
+from finetune.runs.run import Run
 from finetune.training import pretrained, towers
 from finetune.training.loop import Conduct
 
@@ -114,26 +115,30 @@ def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespac
     runs = [project_runs.trained(project, head, data, strategy, conduct)]
     number = worth.of_head(runs[0], data, checked, features)
     print(f'The head is {worth.in_words(number)}.', flush=True)
-    failed = False
-    for planned in after_the_head(data.split('train').records):
-        fitting = project_runs.that_fits(project, planned, data, recipe, deadline)
-        if fitting:
-            _heading(fitting.says.capitalize())
-            try:
-                runs.append(project_runs.trained(project, fitting, data, strategy, conduct))
-            except Stopped:
-                raise
-            except (Error, OSError, tf.errors.OpError) as error:  # Whatever it is, the head is there.
-                warn(f'{fitting.says} could not be trained: {printable(str(error))}')
-                failed = True
+    planned = after_the_head(data.split('train').records)
+    fitting = (project_runs.that_fits(project, each, data, recipe, deadline) for each in planned)
+    more = [_trained_if_it_can_be(project, each, data, strategy, conduct) for each in fitting if each]
+    runs += filter(None, more)
 
     _heading('Evaluation')
     outcome = worth.evaluated(runs, number, data, conduct.engine, conduct.threads, strategy)
     contents = _contents(project, data, checked, outcome)
     report.write(project.report, contents)
     project.choose(outcome.winner.run.directory.name)
-    project.remember(done=None if failed else _asked(flags, options), time=time.strftime('%Y-%m-%d %H:%M'),
+    project.remember(done=_asked(flags, options) if all(more) else None, time=time.strftime('%Y-%m-%d %H:%M'),
                      summary=[sentences.how_good(contents), sentences.first(contents)])
+
+
+def _trained_if_it_can_be(project: Project, planned: Plan, data: Records, strategy, conduct: Conduct) -> Run | None:
+    """None where something is in the way: whatever it is, the head is there."""
+    _heading(planned.says.capitalize())
+    try:
+        return project_runs.trained(project, planned, data, strategy, conduct)
+    except Stopped:
+        raise
+    except (Error, OSError, tf.errors.OpError) as error:
+        warn(f'{planned.says} could not be trained: {printable(str(error))}')
+        return None
 
 
 # Before ---------------------------------------------------------------------------------------------------------------

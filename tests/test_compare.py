@@ -348,6 +348,14 @@ def test_backbones_are_ranked_by_heads_that_answer_what_they_were_not_fitted_to(
     assert len(told['comparisons']) == 1
 
 
+def test_no_backbone_is_praised_for_pictures_that_its_head_was_fitted_to(tmp_path, weights, capsys):
+    """Of noise there is nothing to learn, and 16 numbers of each of 24 pictures are enough to learn them by heart."""
+    data = toy_run.write_records(tmp_path / 'noise', train=[0, 8, 8, 8])
+    models = ','.join(f'{network}={directory}' for network, directory in weights.items())
+    assert compare.main([f'--models={models}', str(data.directory), '--json']) == 0
+    assert max(each['precision@1'] for each in json.loads(capsys.readouterr().out)['backbones']) < 0.65
+
+
 @pytest.mark.parametrize(('flags', 'sentence'), [
     (['--models=toy'], 'names one network'),
     (['--models=toy,toy=x.h5'], 'names toy twice'),

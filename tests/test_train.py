@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -188,6 +189,10 @@ def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels_only(data, tmp_p
     cross_entropy = np.log(3)  # The pictures are alike, the head starts close to zero, the background is off.
     expected = cross_entropy + 0.5 * sum(0.5 * (kernel**2).sum() for kernel in kernels)
     assert float(with_decay) == pytest.approx(expected, rel=0.02)
+    apart = dataclasses.replace(planned, optimizer='adamw')  # Taken off the kernels, not added to the loss.
+    state = opening.state_of(state.model, apart, 24, strategy)
+    without = loop.training_step(state.model, state, apart, strategy, [0, 8, 8, 8], False)(batch)
+    assert float(without) == pytest.approx(cross_entropy, rel=0.02)
 
 
 def test_label_smoothing_gives_nothing_to_a_background_that_never_occurs():

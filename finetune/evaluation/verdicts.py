@@ -15,11 +15,14 @@ from finetune.evaluation.inference import Outputs
 from finetune.runs.run import Run
 
 
-class Named(Protocol):
-    """Whatever answered the same pictures as others did."""
+class Answered(Protocol):
+    """Whatever was asked about the same pictures as others."""
 
-    name: str
-    right: np.ndarray  # bool [n]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def right(self) -> np.ndarray: ...  # bool [n]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Entry:
 class Verdict:
     """What two entries are to one another; `first` has at least as many right."""
 
-    first: Named
-    second: Named
+    first: Answered
+    second: Answered
     pair: Pair
     p: float  # Of the exact test, corrected for all pairs.
     tests: int  # How many pairs those are.
@@ -58,7 +61,7 @@ class Verdict:
         return comparison.pictures_needed(self.pair, self.tests)
 
 
-def against_the_best(entries: Sequence[Named]) -> list[Verdict]:
+def against_the_best(entries: Sequence[Answered]) -> list[Verdict]:
     """The one with the most right answers (of equals the first that was named), and it against every other.
 
     Which one that is, these pictures decided: so the tests are corrected as if every pair had been tried.

@@ -59,7 +59,8 @@ def after_the_head(
         return []
     usual = BLOCKS | (OF_FEW if train_records < FEW_RECORDS else {})
     usual['batch_size'] = max(usual['batch_size'] // towers, 1) * towers
-    usual['mirrored_view'] = recipes.flips(typed)
+    if recipes.flips(typed) and typed.get('views', usual['views']) > 1:
+        usual['mirrored_view'] = True
     if 'max_steps' in typed:
         del usual['epochs']
     blocks = usual | typed | {'pretrained': head_directory, 'trainable_from': first}

@@ -69,7 +69,7 @@ def network(typed: Mapping) -> Recipe | None:
     """
     pretrained = typed.get('pretrained', '')
     if pretrained == 'imagenet':
-        return None if any(name in typed for name in OF_A_NETWORK) else _installed(typed)
+        return None if any(map(typed.get, OF_A_NETWORK)) else _installed(typed)
     if pretrained == 'sample':
         if not Run.exists(SAMPLE):
             raise Error('--pretrained=sample: this installation has no sample backbone; '

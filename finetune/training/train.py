@@ -55,9 +55,9 @@ def _work(run: Run, state: State, data: Records, parts: cuts.Parts | None, strat
 
 
 def _feed(recipe: recipes.Recipe, model, data: Records, parts: cuts.Parts | None, conduct: Conduct) -> Feed:
-    engine = engines.choose_for_features(conduct.engine, recipe.mixed_precision)
     if parts is None:
         return feeds.of_pictures(model, recipe, data, conduct.threads)
+    engine = engines.choose_for_features(conduct.engine, recipe.mixed_precision)
     directory = conduct.feature_dir or data.directory / 'features'
     return feeds.of_features(parts, recipe, data, directory, engine, conduct.threads)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from finetune.checking import duplicates, findings, neighbours, pdq
+from finetune.checking import duplicates, findings, judgement, neighbours, pdq
+from finetune.features.store import Pooled
 from tests.checking import albums
 from tests.checking.albums import photo, saved
 
@@ -110,3 +111,11 @@ def test_of_equally_near_ones_some_are_kept():
     """Copies are equally near; lost, they would be found nowhere."""
     _, cosines = neighbours.by_cosine(neighbours.unit_rows(np.ones((9, 4))), 3)
     np.testing.assert_allclose(cosines, 1, rtol=1e-6)
+
+
+def test_pictures_are_compared_by_the_last_layer_whatever_else_a_head_reads():
+    """Earlier layers see the same textures in a hundred different photos."""
+    seen = albums.of([saved(image) for image in FOUR])
+    alike, different = np.full((4, 30), 9, np.float16), np.eye(4, 6, dtype=np.float16)
+    assert judgement.copies(seen, Pooled(np.hstack([alike, different]), 6)) == []
+    assert len(judgement.copies(seen, Pooled(np.hstack([different, alike]), 30))) > 0

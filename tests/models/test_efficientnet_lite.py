@@ -161,6 +161,7 @@ def test_where_it_is_installed_it_is_the_network_of_a_cpu(machine):
     usual = ('efficientnet_lite0', 224) if machine == 'on a CPU' else ('mobilenet_v2', 224)
     assert planned_network(pretrained='imagenet', fine_tune=True) == usual
     assert planned_network(pretrained='imagenet', image_size=96) == (usual[0], 96)
+    assert planned_network(pretrained='imagenet', fine_tune=True, feature_layers='') == usual  # Its last layer.
 
 
 @pytest.mark.parametrize(('typed', 'network'), [

@@ -38,8 +38,7 @@ def test_the_blocks_that_a_head_reads_are_the_ends_of_three_stages(name):
     backbone = zoo.backbone(name, zoo.NETS[name].size)
     read = classifier.build(name, 2, image_size=zoo.NETS[name].size, feature_layers=zoo.NETS[name].blocks)
     outputs = read.get_layer('backbone').outputs
-    assert [output.shape for output in outputs][-1] == backbone.output.shape
-    assert len(outputs) == 3
+    assert len(outputs) == 3 and outputs[-1].shape == backbone.output.shape
 
 
 def test_an_unknown_network_is_answered_with_the_nearest_name():

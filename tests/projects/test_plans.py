@@ -39,8 +39,8 @@ def test_what_was_typed_is_never_overridden():
 
 def test_no_picture_is_mirrored_where_a_mirror_makes_another_one_of_it():
     assert after('good')[0].recipe['mirrored_view']
-    for typed in ({'flip': False}, {'distortion': 'none'}):
-        assert not after('good', **typed)[0].recipe['mirrored_view']
+    for typed in ({'flip': False}, {'distortion': 'none'}, {'views': 1}):  # Of one view, none is the second.
+        assert 'mirrored_view' not in after('good', **typed)[0].recipe
 
 
 def test_a_length_in_steps_replaces_that_in_epochs():

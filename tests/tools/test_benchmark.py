@@ -5,7 +5,7 @@ import pytest
 
 from tests import toy
 from tools.benchmark import __main__ as benchmark
-from tools.benchmark import commands, place, trust, turns
+from tools.benchmark import checking, commands, place, trust, turns
 from tools.benchmark.place import Place
 
 
@@ -33,6 +33,12 @@ def test_a_row_holds_every_figure_that_was_measured():
                 'theirs': [1.5, 2], 'ratio': {'time': 4.05}, 'n': 3, 'goal': 1.2}
     row = benchmark.table([json.dumps(measured)]).splitlines()[-1]
     assert row == '| eval | eval | pictures/s | 96.35 ± 0.04 | 1.5; 2 | time 4.05 | 3 | 1.2 |'
+
+
+def test_a_check_of_features_drawn_at_random_runs(monkeypatch):
+    monkeypatch.setattr(checking, 'DRAWN', 300)
+    seconds, megabytes = checking._very_many()['ours']
+    assert seconds >= 0 and megabytes > 0
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from finetune.checking import album, duplicates, judgement, label_errors, learni
 from finetune.checking.album import Album
 from finetune.console.lazy import tf
 from finetune.features import regression
+from finetune.features.store import Pooled
 from finetune.models import cuts, engines
 from finetune.pictures.views import decode, view
 from finetune.records import examples
@@ -32,20 +33,20 @@ def check(place: Place) -> Iterator[dict]:
     """Everything by MobileNetV2's features: label errors, copies, the learning curve, shortcuts, time and memory."""
     recipe, model, data = prepared(
         place, '--model=mobilenet_v2', f'--pretrained={place.mobilenet}', '--freeze_backbone')
-    parts, engine = cuts.parts(model), engines.choose(None)
-    kept = [feeds.kept(parts, recipe, data, split, 1, place.records / 'features', engine, None).rows
-            for split in data.splits]
-    features = np.concatenate([rows['features'][:, 0] for rows in kept])
+    parts, engine = cuts.parts(model), engines.choose_for_features(None)
+    pooled = feeds.pooled(recipe, data, place.records / 'features', engine, None)
+    features, trained = pooled.of_last_layer, data.split('train').records  # Of all pictures these come first.
     started = time.monotonic()
     seen = album.read(data, tuple(data.splits))
-    checked = judgement.judge(seen, features, recipe.image_size, shrunk=False, seed=1)
+    checked = judgement.judge(seen, pooled, recipe.image_size, shrunk=False, seed=1)
     seconds = time.monotonic() - started
     yield {'what': f'check of {len(features)} photos beyond their features', 'unit': 'seconds', 'goal': 20.0, 'n': 1,
            'ours': round(seconds, 1)}
-    yield from _label_errors(kept[0]['features'][:, 0], kept[0]['label'])
+    yield from _label_errors(features[:trained], seen.labels[:trained])
     yield from _label_errors_called_in_all(checked, len(features))
-    yield from _copies(engines.frozen(parts.frozen, engine), recipe, data, features, checked)
-    yield from _learning_curves(features, seen.labels)
+    all_layers = engines.frozen(parts.frozen, engine)
+    yield from _copies(lambda images: all_layers(images)[:, -pooled.last_channels:], recipe, data, features, checked)
+    yield from _learning_curves(pooled.rows, seen.labels)
     yield from _shortcuts(seen, data, checked.head_accuracy)
     yield json.loads(printed_by('tools.benchmark.checking'))  # In a process of its own, whose memory is its alone.
 
@@ -229,8 +230,8 @@ def _very_many() -> dict:
     features = np.empty((DRAWN, 1280), np.float16)
     centres = random.normal(size=(11, 1280)).astype(np.float32)
     for first in range(0, DRAWN, 1000):
-        drawn = centres[labels[first:first + 1000]] + 4 * random.normal(size=(1000, 1280)).astype(np.float32)
-        features[first:first + 1000] = np.maximum(drawn, 0)
+        around = centres[labels[first:first + 1000]]
+        features[first:first + 1000] = np.maximum(around + 4 * random.normal(size=around.shape).astype(np.float32), 0)
     glimpses = np.frombuffer(random.bytes(DRAWN * album.GLIMPSE.itemsize), album.GLIMPSE).copy()
     for name, value in {'hash_quality': 100, 'height': 240, 'width': 320, 'bytes': 50_000, 'is_png': False,
                         'jpeg_quality': 90, 'borders': 0, 'dark_end': 0.1, 'bright_end': 0.9, 'contrast': 0.2,
@@ -239,7 +240,7 @@ def _very_many() -> dict:
     names = [b'%d' % number for number in range(DRAWN)]
     seen = Album(('train',), tuple(map(str, range(11))), np.zeros(DRAWN, int), labels, names, glimpses)
     started = time.monotonic()
-    judgement.judge(seen, features, 224, shrunk=False, seed=1)
+    judgement.judge(seen, Pooled(features, features.shape[1]), 224, shrunk=False, seed=1)
     seconds = time.monotonic() - started
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {'what': f'check of {DRAWN:,} drawn features', 'unit': 'seconds; MB', 'goal': [300, 2000], 'n': 1,

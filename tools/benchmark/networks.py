@@ -103,7 +103,7 @@ def blocks(place: Place) -> Iterator[dict]:
     recipe, model, data = prepared(place, *flags)
     parts = cuts.parts(model)
     kept = feeds.of_features(
-        parts, recipe, data, place.scratch / 'features', engines.choose(None), None)
+        parts, recipe, data, place.scratch / 'features', engines.choose_for_features(None), None)
     pictures = feeds.of_pictures(model, recipe, data, None)
 
     def steps_of(feed) -> Callable[[], float]:
@@ -122,14 +122,14 @@ def features(place: Place) -> Iterator[dict]:
     for name, weights in {'mobilenet_v2': place.mobilenet, 'inception_v3': place.inception}.items():
         recipe, model, data = prepared(place, f'--model={name}', f'--pretrained={weights}', '--freeze_backbone')
         frozen = cuts.parts(model).frozen
-        sides = []
-        for engine in ('openvino', 'tensorflow'):
+        sides, ours = [], engines.choose_for_features(None)
+        for engine in (ours, 'tensorflow'):
             outputs_of = engines.frozen(frozen, engine)
             pictures = iter(batches.for_evaluation(
                 data, 'train', recipe.image_size, recipe.crop_fraction, BATCH).repeat())
 
             sides.append(rate_of_steps(lambda batch, outputs_of=outputs_of: outputs_of(batch['image'])[0, 0], pictures))
-        yield {'what': f'features of {name} with OpenVINO, against TensorFlow', 'unit': 'pictures/s', 'goal': 1.8,
+        yield {'what': f'features of {name} with {ours}, against TensorFlow', 'unit': 'pictures/s', 'goal': 1.8,
                **in_turn(*sides, turns=3)}
 
 
