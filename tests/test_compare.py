@@ -283,6 +283,7 @@ def test_what_eval_keeps_is_what_the_network_says_of_every_file(data, evaluated,
         assert right == metrics['figures']['precision@1']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', [
     'other weights', 'other records', 'no averages', 'fewer pictures', 'another view', 'damaged', 'no archive'])
 def test_answers_of_anything_else_are_not_taken(tmp_path, data, evaluated, runs, capsys, change):
@@ -331,6 +332,7 @@ def weights(tmp_path):
     return made
 
 
+@pytest.mark.slow
 def test_backbones_are_ranked_by_heads_that_answer_what_they_were_not_fitted_to(tmp_path, weights, capsys):
     records = toy_records.write(tmp_path / 'records', train=40, validation=10)
     models = ','.join(f'{network}={directory}' for network, directory in weights.items())

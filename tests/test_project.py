@@ -70,6 +70,7 @@ def test_the_run_with_more_right_answers_stands_for_the_project(photos, backbone
     assert Run(made / 'last_blocks').best_step is None  # Its last epoch counts: no choice flatters it.
 
 
+@pytest.mark.slow
 def test_typed_again_it_does_nothing_twice(photos, backbone, capsys, monkeypatch):
     finetune(photos, backbone, '--effort=quick')
     first = capsys.readouterr().out.splitlines()[-2:]
@@ -142,12 +143,14 @@ def test_test_pictures_give_the_number_where_there_are_some(photos, backbone, ca
     assert 'test pictures that nothing was chosen by' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_said_and_left_out(photos, backbone, capsys):
     made = finetune(photos, backbone, '--minutes=0.1')
     assert 'Left out: the last blocks' in capsys.readouterr().err
     assert not (made / 'last_blocks').exists() and (made / 'report.html').exists()
 
 
+@pytest.mark.slow
 def test_where_the_last_blocks_cannot_be_trained_the_head_stands(photos, backbone, capsys, monkeypatch):
     def diverged(*_, **__):
         raise Diverged('training diverged at step 1')
@@ -197,6 +200,7 @@ def test_a_folder_with_other_things_in_it_is_no_project(photos, backbone, capsys
     assert [path.name for path in (photos.parent / 'project').iterdir()] == ['thesis.txt']
 
 
+@pytest.mark.slow
 def test_runs_of_the_user_are_neither_taken_for_a_project_nor_deleted(photos, backbone, tmp_path, capsys):
     place = tmp_path / 'checkpoints'
     run = toy_run.start_run(place / 'head')
@@ -210,6 +214,7 @@ def test_runs_of_the_user_are_neither_taken_for_a_project_nor_deleted(photos, ba
     assert Run(made / 'my_own_run').steps() == [1]
 
 
+@pytest.mark.slow
 def test_two_folders_of_one_name_are_two_projects(photos, backbone, tmp_path, capsys):
     made = finetune(photos, backbone, '--effort=quick')
     before = (made / 'report.html').read_bytes()
@@ -219,6 +224,7 @@ def test_two_folders_of_one_name_are_two_projects(photos, backbone, tmp_path, ca
     assert (made / 'report.html').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_a_kill_or_the_user_took_away_is_made_again(photos, backbone, monkeypatch):
     made = finetune(photos, backbone, '--effort=quick')
 

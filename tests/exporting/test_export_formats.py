@@ -64,6 +64,7 @@ def predicted(run: Run, capsys, *arguments: str | Path) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 @of_every_format
 def test_the_code_of_the_readme_answers_as_predict_does_unknown_included(run, tmp_path, format, capsys):
     directory = exported(run, tmp_path, f'--format={format}', '--keep=0.5')
@@ -79,6 +80,7 @@ def test_the_code_of_the_readme_answers_as_predict_does_unknown_included(run, tm
     assert len({answer['unknown'] for answer in expected}) == 2  # Else nothing was shown.
 
 
+@pytest.mark.slow
 @of_every_format
 def test_what_is_told_of_an_export_is_what_is_there(run, tmp_path, format, capsys):
     data = toy_records.write(tmp_path / 'records', labels=toy_run.LABELS)
@@ -181,6 +183,7 @@ def test_every_weight_is_saved_once(tmp_path):
     assert len(weights) == len(loaded.model.weights)
 
 
+@pytest.mark.slow
 def test_an_answer_that_changed_is_not_published(run, tmp_path, monkeypatch, capsys):
     original = verification.of_the_export
 

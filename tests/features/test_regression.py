@@ -57,6 +57,7 @@ def test_at_the_minimum_no_small_change_of_a_weight_lowers_the_loss():
             assert loss_at(changed) > loss - 1e-6
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_head_and_another_seed_nearly_the_same():
     features, labels = blobs(300, spread=2.0)
     first, again, other = (regression.fit(features, labels, 4, seed) for seed in (1, 1, 2))
@@ -87,6 +88,7 @@ def test_views_of_a_held_out_picture_are_not_among_those_that_train():
     assert min(tried, key=lambda trial: trial.loss).weight_decay >= 0.1
 
 
+@pytest.mark.slow
 def test_a_class_without_pictures_gets_zeros():
     kernel, bias, *_ = regression.fit(*blobs(90), classes=6, seed=1)
     for absent in (0, 4, 5):
@@ -106,6 +108,7 @@ def test_smoothed_labels_keep_the_logits_apart_by_less():
     assert np.ptp(logits(smoothed, features)[:, 1:]) < np.ptp(logits(plain, features)[:, 1:])
 
 
+@pytest.mark.slow
 def test_rounding_of_a_constant_feature_is_not_taken_for_information():
     """Blown up to a deviation of 1, the last bit of float16 would count as much as a feature that says something."""
     features, labels = blobs(60)
@@ -115,6 +118,7 @@ def test_rounding_of_a_constant_feature_is_not_taken_for_information():
     assert np.abs(kernel[-1]).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_with_few_pictures_channels_that_hardly_vary_do_not_drown_those_that_say_something():
     """As a network's channels that something else than these classes would move."""
     random = np.random.default_rng(4)
@@ -152,6 +156,7 @@ def test_no_record_is_answered_by_a_head_that_has_seen_it():
     assert by_heart.measure(by_heart.solve(1e-6)[0], np.arange(200))[1] == 1.0
 
 
+@pytest.mark.slow
 def test_answers_out_of_fold_are_as_good_as_those_to_unseen_pictures():
     features, labels = blobs(900, spread=1.5)
     unseen, true = blobs(3000, spread=1.5, seed=7)
@@ -160,6 +165,7 @@ def test_answers_out_of_fold_are_as_good_as_those_to_unseen_pictures():
     assert found == pytest.approx(np.mean(1 + logits(head, unseen)[:, 1:].argmax(axis=1) == true), abs=0.04)
 
 
+@pytest.mark.slow
 def test_answers_out_of_fold_are_logits_of_raw_features_and_never_a_class_without_pictures():
     features, labels = blobs(90)
     head = regression.fit(features, labels, 6, seed=1)
@@ -193,6 +199,7 @@ def test_copies_do_not_give_each_other_away():
     assert (fold[::2] == fold[1::2]).all() and np.ptp(np.bincount(fold)) <= 2
 
 
+@pytest.mark.slow
 def test_a_class_of_one_picture_is_no_reason_to_fail():
     features, labels = blobs(31)
     labels[-1] = 4

@@ -35,6 +35,7 @@ def test_a_row_holds_every_figure_that_was_measured():
     assert row == '| eval | eval | pictures/s | 96.35 ± 0.04 | 1.5; 2 | time 4.05 | 3 | 1.2 |'
 
 
+@pytest.mark.slow
 def test_a_check_of_features_drawn_at_random_runs(monkeypatch):
     monkeypatch.setattr(checking, 'DRAWN', 300)
     seconds, megabytes = checking._very_many()['ours']
@@ -50,6 +51,7 @@ def test_both_sides_of_the_build_see_every_picture(tmp_path):
     assert sum(split['records'] for split in manifest['splits'].values()) == 12
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_head_is_measured_on_pictures_it_has_not_seen():
     random = np.random.default_rng(0)
     labels = 1 + np.arange(700) % 3

@@ -48,6 +48,7 @@ def test_where_no_best_checkpoint_is_kept_the_last_one_answers_and_is_fitted(tmp
     assert run.load('best').step == run.steps()[-1] == run.load('best').trust.step
 
 
+@pytest.mark.slow
 def test_it_is_fitted_once_and_again_to_a_better_checkpoint(tmp_path):
     run = trained(tmp_path, *STEPS)
     before = (run.directory / 'trust.npz').stat().st_mtime_ns

@@ -42,6 +42,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(data, tmp_pat
     assert_equal_variables(variables(tmp_path / 'whole'), variables(tmp_path / 'parts'), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_going_on_with_other_kernels_is_allowed_said_and_remembered(data, tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(machine, 'kernels', lambda: 'other')
@@ -200,6 +201,7 @@ def test_checkpoints_of_every_other_epoch_stay_for_good_when_asked(data, tmp_pat
         assert run.load(step).step == step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('epochs', 'rows', 'kept'), [
     ('4', [(2, 1), (4, 2), (5, 3), (6, 4)], [4, 6]),
     ('2.5', [(2, 1), (4, 2)], [4]),
@@ -246,6 +248,7 @@ def test_a_second_training_is_refused_before_it_changes_anything(data, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('saved', [b'step;epoch;loss\n3;1;0,5\n', 'step,epoch\n3,1\n'.encode('utf-16')])
 def test_a_table_that_a_spreadsheet_saved_in_its_own_way_is_named(data, tmp_path, saved, capfd):
     train_toy(data, tmp_path / 'run', '--max_steps=3')
@@ -271,6 +274,7 @@ def test_a_network_that_computes_with_copies_of_its_weights_is_the_same_when_it_
     np.testing.assert_allclose(again.model(pictures), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['best', 'kept'])
 def test_a_training_does_not_begin_among_the_checkpoints_of_another(data, tmp_path, kind, capfd):
     """The best of them would pass for its own."""

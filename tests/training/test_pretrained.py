@@ -85,6 +85,7 @@ def test_without_fine_tune_the_same_classes_keep_their_head(data, tmp_path):
             np.testing.assert_allclose(new, old, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('then', ['background', 'none'])
 def test_an_output_is_on_where_there_are_pictures_whatever_it_was_in_the_run_before(tmp_path, then):
     """An output that is off has no gradient, so it would never be the answer; one that is on could be."""
