@@ -4,35 +4,23 @@ import collections
 import contextlib
 import csv
 import io
-import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-
 from finetune.building.sources import folders
 from finetune.console import command, machine
-from finetune.console.errors import Error, Reject, UsageError
-from finetune.console.lazy import tf
+from finetune.console.errors import Error, UsageError
 from finetune.console.terminal import Progress, columns, count, duration, pad, printable, say
-from finetune.evaluation import metrics, unknown
-from finetune.evaluation.results import json_text
-from finetune.models import cuts, engines
-from finetune.pictures import disk, gate
-from finetune.pictures.views import decode, viewer
-from finetune.predicting import sorting
-from finetune.predicting.asked import Named, find_pictures
+from finetune.evaluation import unknown
+from finetune.models import engines
+from finetune.predicting import pipeline, sorting
+from finetune.predicting.answering import UNKNOWN, Answer, answerer, can_abstain, facts
+from finetune.predicting.asked import find_pictures
 from finetune.runs.run import Loaded, Run, check_checkpoint
-
-LIMITS = {'max_bytes', 'max_pixels'}  # Of a treatment; the rest of it says how a picture is stored.
-UNKNOWN = 'unknown'  # The label of a picture of none of the classes.
-WAYS_OUT = {'too_many_pixels': 'shrink it first', 'file_too_big': 'save it smaller first'}  # By reason.
 
 FLAGS = command.Flags(
     'finetune predict --checkpoint_dir=RUN PICTURE_OR_FOLDER ... [flags]',
@@ -60,29 +48,6 @@ FLAGS.choice('engine', None, engines.ENGINES, engines.HELP)
 FLAGS.integer('num_preprocess_threads', None, 'threads that read and decode (default: one a core)', least=1)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one file: labels with their probabilities, or why there are none.
-
-    `familiarity` is the share of real pictures that look at least as strange; None where nobody knows.
-    """
-
-    path: str
-    top: list[tuple[str, float]]
-    rejected: Reject | None = None
-    familiarity: float | None = None
-    is_unknown: bool = False
-
-    @property
-    def ranks(self) -> list[tuple[str, float]]:
-        """The same of a picture that is of no class: first that, and how likely a real one looks so strange."""
-        return [(UNKNOWN, self.familiarity), *self.top][:len(self.top)] if self.is_unknown else self.top
-
-    @property
-    def label(self) -> str | None:
-        return None if self.rejected else self.ranks[0][0]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, predict, argv)
 
@@ -95,8 +60,9 @@ def predict(flags: SimpleNamespace) -> int:
     loaded = run.load(flags.checkpoint, flags.averages)
     names = run.answerable
     top_k = min(flags.top_k, len(names))
+    engine = engines.choose(flags.engine, run.recipe.mixed_precision)
     say(f'{run.recipe.model} with {len(names)} classes, from {printable(loaded.path)} (step {loaded.step}), '
-        f'with {_engine(flags, run)} (--engine){_about_trust(loaded, flags)}')
+        f'with {engine} (--engine){_about_trust(loaded, flags)}')
     header, written = _format(flags, top_k, names.values())
     put_away = by and sorting.sorter(Path(flags.sort_into), [UNKNOWN, *names.values()], by)
     counts, others, started = collections.Counter(), folders.Others(), time.monotonic()
@@ -104,7 +70,10 @@ def predict(flags: SimpleNamespace) -> int:
     with _progress(flags.arguments, left_out) as progress:
         if header:
             print(header)
-        for batch in answers(find_pictures(flags.arguments, others, left_out), loaded, run, flags):
+        said = answerer(loaded, names, engine, top_k, flags.keep if flags.abstain else None)
+        pictures = find_pictures(flags.arguments, others, left_out)
+        threads = flags.num_preprocess_threads or machine.cores()
+        for batch in pipeline.answers(pictures, said, run, flags.batch_size, threads):
             print(*map(written, batch), sep='\n', flush=True)
             counts.update(answer.rejected is None for answer in batch)
             counts[UNKNOWN] += sum(answer.is_unknown for answer in batch)
@@ -126,20 +95,14 @@ def predict(flags: SimpleNamespace) -> int:
     return 1 if counts[False] else 0
 
 
-def _engine(flags: SimpleNamespace, run: Run) -> str:
-    return engines.choose(flags.engine, run.recipe.mixed_precision)
-
-
 def _about_trust(loaded: Loaded, flags: SimpleNamespace) -> str:
     """How the answers are made fit to be believed."""
     if loaded.trust is None:
         return ''
-    abstains = f', `unknown` keeps {flags.keep:.4g} of real pictures (--keep)' if _abstains(loaded, flags) else ''
+    abstains = ''
+    if flags.abstain and can_abstain(loaded):
+        abstains = f', `unknown` keeps {flags.keep:.4g} of real pictures (--keep)'
     return f'; temperature {loaded.trust.temperature:.2f}{abstains}'
-
-
-def _abstains(loaded: Loaded, flags: SimpleNamespace) -> bool:
-    return flags.abstain and loaded.trust is not None and loaded.trust.can_abstain
 
 
 def _check_usage(flags: SimpleNamespace) -> None:
@@ -167,94 +130,6 @@ def _progress(arguments: Sequence[str], left_out: Callable[[str], bool]) -> cont
     if sys.stdout.isatty() or '-' in arguments:
         return contextlib.nullcontext()
     return Progress('Predicting', sum(1 for _ in find_pictures(arguments, None, left_out)), 'pictures')
-
-
-# Pictures -> what the network sees -----------------------------------------------------------------------
-
-
-def _admitted(path: str, treatment: dict) -> bytes | Reject:
-    """The picture as it would stand in records that were made with this treatment, or why it would not."""
-    limits = gate.Limits(**{name: value for name, value in treatment.items() if name in LIMITS})
-    stored = {name: value for name, value in treatment.items() if name not in LIMITS}
-    try:
-        return gate.admit(disk.read(path, limits), limits=limits, **stored).encoded
-    except Reject as reject:
-        way_out = WAYS_OUT.get(reject.reason)
-        return Reject(reject.reason, f'{reject.detail}; {way_out}') if way_out else reject
-
-
-def _decodable(encoded: bytes | Reject) -> bytes | Reject:
-    """The picture, or a Reject where the decoder refuses what the gate let in."""
-    try:
-        if not isinstance(encoded, Reject):
-            decode(encoded)
-        return encoded
-    except tf.errors.InvalidArgumentError as error:
-        return Reject('corrupt', error.message.splitlines()[0])
-
-
-def _ahead(work: Callable, items: Iterable, threads: int, most: int) -> Iterator:
-    """(item, work(item)) in order. Threads work ahead of the reader, on `most` items and no more."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = collections.deque()
-        for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > most:
-                item, future = waiting.popleft()
-                yield item, future.result()
-        for item, future in waiting:
-            yield item, future.result()
-
-
-# Pictures -> answers --------------------------------------------------------------------------------------
-
-
-def answers(pictures: Iterable[Named], loaded: Loaded, run: Run, flags: SimpleNamespace) -> Iterator[list[Answer]]:
-    """Batch by batch, every picture in its order. While the network is at one batch, threads prepare the next."""
-    answers_of = engines.frozen(cuts.with_features(loaded.model), _engine(flags, run))
-    views_of, names = viewer(run.recipe.image_size, run.recipe.crop_fraction), run.answerable
-    threads = flags.num_preprocess_threads or machine.cores()
-    treatment = run.records.get('treatment', {})  # Older runs do not say.
-    admitted = _ahead(lambda named: named.rejected or _admitted(named.path, treatment), pictures, threads,
-                      most=2 * flags.batch_size)
-    batches = iter(lambda: list(itertools.islice(admitted, flags.batch_size)), [])
-    for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
-        found = iter(_answered(answers_of(views), loaded, names, flags) if len(views) else ())
-        yield [Answer(named.path, [], seen) if isinstance(seen, Reject) else Answer(named.path, **next(found))
-               for named, seen in batch]
-
-
-def _answered(outputs: tuple, loaded: Loaded, names: dict[int, str], flags: SimpleNamespace) -> list[dict]:
-    """What an `Answer` says of each picture, from the network's logits and features."""
-    logits, features = (output.numpy() for output in outputs)
-    if not np.isfinite(logits).all():
-        raise Error(f'{printable(loaded.path)}: the outputs are not finite. Try another --checkpoint=STEP.')
-    trust = loaded.trust
-    tops = top(logits / (trust.temperature if trust else 1.0), names, flags.top_k)
-    if not _abstains(loaded, flags):
-        return [{'top': each} for each in tops]
-    familiarity = unknown.familiarity(features, logits, trust.class_means, trust.energy_weight, trust.scores)
-    background = names.get(0)  # Where the run has pictures of it: as good a name for none of the others.
-    return [{'top': each, 'familiarity': familiar,
-             'is_unknown': familiar <= 1 - flags.keep and each[0][0] != background}
-            for each, familiar in zip(tops, familiarity.tolist(), strict=True)]
-
-
-def _viewed(batch: list[tuple[Named, bytes | Reject]], views_of: Callable) -> tuple:
-    """The batch, and the views of its good pictures. One that the decoder refuses becomes a Reject."""
-    encoded = [found for _, found in batch if not isinstance(found, Reject)]
-    try:
-        return batch, views_of(tf.constant(encoded, tf.string))
-    except tf.errors.InvalidArgumentError:  # It does not say which one.
-        return _viewed([(named, _decodable(found)) for named, found in batch], views_of)
-
-
-def top(logits: np.ndarray, names: dict[int, str], k: int) -> list[list[tuple[str, float]]]:
-    """The k best of the named classes for each picture; probabilities are over all outputs, as in evaluation."""
-    numbers = np.array(list(names))
-    likely = metrics.probabilities(logits)
-    best = numbers[metrics.ranked(logits[:, numbers], k)]
-    return [[(names[n], float(row[n])) for n in order] for order, row in zip(best.tolist(), likely, strict=True)]
 
 
 # Answers -> lines -----------------------------------------------------------------------------------------
@@ -292,13 +167,7 @@ def _csv_line(cells: list[str]) -> str:
 
 
 def as_json(answer: Answer) -> str:
-    if answer.rejected:
-        found = {'error': answer.rejected.reason, 'detail': json_text(answer.rejected.detail)}
-    else:
-        found = {'answers': [{'label': label, 'probability': likely} for label, likely in answer.top]}
-        if answer.familiarity is not None:
-            found |= {'unknown': answer.is_unknown, 'familiarity': answer.familiarity}
-    return json.dumps({'file': json_text(answer.path), **found}, allow_nan=False)
+    return json.dumps(facts(answer), allow_nan=False)
 
 
 if __name__ == '__main__':

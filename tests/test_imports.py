@@ -18,7 +18,8 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'exporting': ('evaluation', 'runs', 'records', 'pictures', 'models', 'console'),  # A run elsewhere, proven.
     'checking': ('evaluation', 'features', 'runs', 'records', 'console'),  # Findings, whoever computed the features.
     'building': ('records', 'pictures', 'console'),  # Needs no network, and so no TensorFlow.
-    'predicting': ('building', 'console'),  # New pictures: asked about as a build asks, put where their answers say.
+    'predicting': (  # New pictures: asked about as a build asks, answered as records are, put where they belong.
+        'evaluation', 'building', 'runs', 'records', 'pictures', 'models', 'console'),
     'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
     'reporting': (  # Shows what all of them found, and finds nothing itself.
         'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'pictures', 'console'),

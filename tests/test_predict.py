@@ -18,7 +18,7 @@ from finetune.building.sources import folders, pixels
 from finetune.evaluation import inference, metrics
 from finetune.models import engines
 from finetune.pictures import gate
-from finetune.predicting import asked
+from finetune.predicting import answering, asked, pipeline
 from finetune.records import batches, dataset, examples
 from finetune.runs import trust
 from tests import toy, toy_run
@@ -205,9 +205,9 @@ def test_more_labels_than_there_are_is_all_of_them(run, photos, capsys):
 def test_a_background_that_was_never_seen_is_no_answer_but_one_that_was_is():
     logits = np.array([[9, 1, 2, 3]], np.float32)
     unseen, seen = ({n: toy_run.LABELS[n] for n in numbers} for numbers in ((1, 2, 3), (0, 1, 2, 3)))
-    best = predict.top(logits, unseen, 1)[0][0]
+    best = answering.top(logits, unseen, 1)[0][0]
     assert best == ('red', pytest.approx(metrics.probabilities(logits)[0, 3]))
-    assert predict.top(logits, seen, 1)[0][0][0] == 'background'
+    assert answering.top(logits, seen, 1)[0][0][0] == 'background'
 
 
 def test_an_unused_background_is_no_answer_and_every_class_is_one(tmp_path):
@@ -268,7 +268,7 @@ def test_a_tilde_is_the_home_directory_unless_something_is_called_so(photos, mon
 def test_a_picture_above_a_limit_is_answered_with_a_way_out(tmp_path):
     (tmp_path / 'large.jpg').write_bytes(toy.encoded(toy.picture(1, (64, 48))))
     for limits, reason in (({'max_pixels': 1000}, 'too_many_pixels'), ({'max_bytes': 99}, 'file_too_big')):
-        rejected = predict._admitted(str(tmp_path / 'large.jpg'), limits)
+        rejected = pipeline.admit(str(tmp_path / 'large.jpg'), limits)
         assert rejected.reason == reason and rejected.detail.endswith(' first')
 
 
@@ -410,7 +410,7 @@ def test_threads_keep_the_order_and_read_ahead_no_more_than_they_may():
         return item * item
 
     seen = []
-    for item, result in predict._ahead(work, iter(range(500)), threads=4, most=10):
+    for item, result in pipeline._ahead(work, iter(range(500)), threads=4, most=10):
         assert result == item * item
         seen.append(item)
         assert len(begun) <= len(seen) + 11

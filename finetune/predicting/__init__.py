@@ -1,1 +1,1 @@
-"""New pictures: which of them were asked about, and where they go by their answers."""
+"""New pictures: which of them were asked about, what a run says of them, and where they go by their answers."""

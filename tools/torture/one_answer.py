@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune import build, predict
+from finetune import build
 from finetune.console.errors import Reject
 from finetune.console.lazy import tf
 from finetune.evaluation import inference
 from finetune.models import engines
 from finetune.pictures import disk, gate
 from finetune.pictures.views import DISTORTIONS, viewer
-from finetune.predicting import asked
+from finetune.predicting import asked, pipeline
 from finetune.records import batches, dataset
 from tests import corpus, toy, toy_run
 from tools.torture import unless, warm
@@ -104,7 +104,7 @@ def _predicted(run, pictures: Path, logits_of) -> dict[bytes, np.ndarray]:
     """As `finetune predict` comes to its logits, picture by picture."""
     views_of, answers = viewer(run.recipe.image_size, run.recipe.crop_fraction), {}
     for path, rejected in asked.find_pictures([str(pictures)]):
-        encoded = rejected or predict._admitted(path, run.records['treatment'])
+        encoded = rejected or pipeline.admit(path, run.records['treatment'])
         assert not isinstance(encoded, Reject), path
         answers[os.fsencode(os.path.relpath(path, pictures))] = logits_of(views_of(tf.constant([encoded]))).numpy()[0]
     return answers
