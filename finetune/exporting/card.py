@@ -20,10 +20,11 @@ VERSION = 1  # Of model.json.
 OUTPUTS = {
     'logits': 'float32 [n, labels], in the order of the labels',
     'probabilities': 'float32 [n, labels], after the temperature',
+    'evidence': 'float32 [n, rows, columns, labels]: what each part of what was seen adds to the logit of a label, '
+                'beyond what it adds to all of them',
     'familiarity': 'float32 [n]: the share of real pictures that look at least as strange',
     'unknown': 'bool [n]: it looks stranger than the share of real pictures that is kept',
 }
-OF_WHO_KNOWS = ('familiarity', 'unknown')  # What the run's pictures look like.
 
 
 def facts(run: Run, loaded: Loaded, network: Network, pictures: str, names: Sequence[str], directory: Path) -> dict:
@@ -35,6 +36,7 @@ def facts(run: Run, loaded: Loaded, network: Network, pictures: str, names: Sequ
         'crop_fraction': network.crop_fraction,
         'temperature': network.temperature,
         'keep': network.keep if network.can_abstain else None,
+        'treatment': network.treatment,
         'run': {'name': run.directory.resolve().name, 'network': run.recipe.model, 'step': loaded.step,
                 'records': run.records['fingerprint']},
         'versions': machine.versions(),
@@ -44,8 +46,9 @@ def facts(run: Run, loaded: Loaded, network: Network, pictures: str, names: Sequ
 
 
 def _of_format(name: str, network: Network, directory: Path) -> dict:
-    outputs = {output: what for output, what in (OUTPUTS | FORMATS[name].outputs).items()
-               if network.can_abstain or output not in OF_WHO_KNOWS}
+    missing = {*(() if network.can_abstain else ('familiarity', 'unknown')),
+               *(() if network.shows_evidence else ('evidence',))}
+    outputs = {output: what for output, what in (OUTPUTS | FORMATS[name].outputs).items() if output not in missing}
     files = {str(path.relative_to(directory)): {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
              for path in formats.files(name, directory)}
     return {'inputs': FORMATS[name].inputs, 'outputs': outputs, 'files': files}

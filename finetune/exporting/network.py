@@ -7,7 +7,7 @@ import numpy as np
 from finetune.console.lazy import tf
 from finetune.evaluation import unknown
 from finetune.exporting import pixels
-from finetune.models import cuts, engines
+from finetune.models import activation, cuts, engines
 from finetune.runs.run import Loaded, Run
 from finetune.runs.trust import Trust
 
@@ -16,7 +16,9 @@ from finetune.runs.trust import Trust
 class Network:
     """A trained classifier in float32, and the values that make answers of its outputs."""
 
-    model: object  # Views [b, image_size, image_size, 3] in [0, 1] -> (logits, features).
+    model: object  # Views [b, image_size, image_size, 3] in [0, 1] -> (logits, features, *the maps of these).
+    kernel: object  # The weights of its head [c, outputs], a variable.
+    treatment: dict  # What the gate is told to make of a picture before it is seen.
     image_size: int
     crop_fraction: float
     names: dict[int, str]  # The labels that it may answer, by its outputs.
@@ -35,25 +37,31 @@ class Network:
     def can_abstain(self) -> bool:
         return self.trust is not None and self.trust.can_abstain
 
+    @property
+    def shows_evidence(self) -> bool:
+        return activation.have_places(self.model.outputs[2:])
+
 
 def of(run: Run, loaded: Loaded, keep: float) -> Network:
     """`loaded` computes in float32 (see `Run.load`)."""
-    recipe = run.recipe
-    return Network(cuts.with_features(loaded.model), recipe.image_size, recipe.crop_fraction, run.answerable,
-                   loaded.trust, keep)
+    recipe, treatment = run.recipe, run.records.get('treatment', {})  # Runs of old do not say.
+    return Network(cuts.with_features_and_maps(loaded.model), activation.kernel_of(loaded.model), treatment,
+                   recipe.image_size, recipe.crop_fraction, run.answerable, loaded.trust, keep)
 
 
 def answers(network: Network, views) -> dict:
     """What `predict` says of views [b, size, size, 3]; a graph operation.
 
-    `logits` and `probabilities` [b, labels]; where the run knows what its pictures look like, `familiarity` [b] and
-    `unknown` [b] too.
+    `logits` and `probabilities` [b, labels]; where the network knows of places, `evidence` [b, h, w, labels]; where the
+    run knows what its pictures look like, `familiarity` [b] and `unknown` [b].
     """
-    outputs, features = network.model(views, training=False)
+    outputs, features, *maps = network.model(views, training=False)
     numbers = tf.constant(list(network.names), tf.int32)
     likely = tf.nn.softmax(outputs / network.temperature)  # Over all outputs, as in evaluation.
     logits = tf.gather(outputs, numbers, axis=1)
     found = {'logits': logits, 'probabilities': tf.gather(likely, numbers, axis=1)}
+    if network.shows_evidence:
+        found['evidence'] = activation.evidence(maps, tf.gather(tf.convert_to_tensor(network.kernel), numbers, axis=1))
     if not network.can_abstain:
         return found
     stranger = _how_many_are_stranger(network.trust, features, outputs)

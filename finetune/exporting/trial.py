@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-NUMBERS = 'logits', 'familiarity'
+KEPT = {'logits': None, 'familiarity': None, 'evidence': 8}  # Of the first so many pictures.
 
 
 def main(code: Path, pictures: Path, results: Path) -> None:
@@ -23,7 +23,7 @@ def main(code: Path, pictures: Path, results: Path) -> None:
         file, started = path.read_bytes(), time.perf_counter()
         found.append(client.answer(file))
         milliseconds.append(1000 * (time.perf_counter() - started))
-    columns = {name: np.stack([each[name] for each in found]) for name in NUMBERS if name in found[0]}
+    columns = {name: np.stack([each[name] for each in found[:most]]) for name, most in KEPT.items() if name in found[0]}
     np.savez(results, milliseconds=milliseconds, **columns)
 
 

@@ -18,14 +18,15 @@ from finetune.console.terminal import printable
 from finetune.evaluation import unknown
 from finetune.exporting import formats
 from finetune.exporting.network import Network
-from finetune.models import engines
+from finetune.models import activation, engines
 from finetune.pictures.views import viewer
 from finetune.records import examples
 from finetune.records.dataset import Records
 
 BATCH = 32
+SHOWN = 8  # Pictures whose evidence is looked at: it is large.
 DRAWN = 50  # Pictures, where there are no real ones.
-MOST_LOGIT_DIFFERENCE = 1e-4  # As a share of the largest logit, where that is above 1.
+MOST_DIFFERENCE = 1e-4  # Of logits and evidence, as a share of the largest, where that is above 1.
 MOST_FAMILIARITY_DIFFERENCE = 0.01  # Or one of the scores that it is counted by.
 
 
@@ -40,6 +41,7 @@ class Pictures:
 class Answers:
     logits: np.ndarray  # float32 [n, labels that may be answered]
     familiarity: np.ndarray | None  # [n]
+    evidence: np.ndarray | None = None  # Of the first ones, [SHOWN at most, h, w, labels].
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +80,20 @@ def drawn(count: int, seed: int = 0) -> Pictures:
 def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
     """As `finetune predict` comes to them, with TensorFlow; `path` is that of the checkpoint."""
     views_of, answers_of = viewer(network.image_size, network.crop_fraction), engines.function(network.model)
-    batches = iter(pictures.files)
-    found = [[each.numpy() for each in answers_of(views_of(tf.constant(batch)))]
-             for batch in iter(lambda: list(itertools.islice(batches, BATCH)), [])]
+    batches, found, evidence = iter(pictures.files), [], None
+    for batch in iter(lambda: list(itertools.islice(batches, BATCH)), []):
+        answers = answers_of(views_of(tf.constant(batch)))
+        found.append([each.numpy() for each in answers[:2]])
+        if evidence is None and network.shows_evidence:
+            kernel = network.kernel.numpy()[:, list(network.names)]
+            evidence = activation.evidence([each[:SHOWN] for each in answers[2:]], kernel).numpy()
     logits, features = map(np.concatenate, zip(*found, strict=True))
     if not np.isfinite(logits).all():
         raise Error(f'{printable(path)}: the outputs are not finite. Try another --checkpoint=STEP.')
     familiarity, trust = None, network.trust
     if network.can_abstain:
         familiarity = unknown.familiarity(features, logits, trust.class_means, trust.energy_weight, trust.scores)
-    return Answers(logits[:, list(network.names)], familiarity)
+    return Answers(logits[:, list(network.names)], familiarity, evidence)
 
 
 def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Answers, float]:
@@ -107,23 +113,26 @@ def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Ans
             reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
             raise Error(f'the {format} that was written cannot be used: {printable(reason)}')
         with np.load(results) as found:
-            familiarity = found.get('familiarity')
-            return Answers(found['logits'], familiarity), float(np.median(found['milliseconds']))
+            answers = Answers(found['logits'], found.get('familiarity'), found.get('evidence'))
+            return answers, float(np.median(found['milliseconds']))
 
 
 def compare(network: Network, pictures: Pictures, ours: Answers, theirs: Answers, milliseconds: float) -> Verdict:
     """Of the run's answers and the export's."""
-    difference = float(np.abs(ours.logits - theirs.logits).max())
-    allowed = MOST_LOGIT_DIFFERENCE * max(1.0, float(np.abs(ours.logits).max()))
+    difference = _difference(ours.logits, theirs.logits)
+    allowed = _allowed(ours.logits)
     same = int(np.sum(_same(ours.logits, theirs.logits, difference)))
     missed = []
     if not difference <= allowed:  # Or not a number.
         missed.append(f'a logit differs by {difference:.2g}, and by {allowed:.2g} it may')
     if same < len(ours.logits):
         missed.append(f'{len(ours.logits) - same} of {len(ours.logits)} pictures get another label')
+    if network.shows_evidence and not _difference(ours.evidence, theirs.evidence) <= _allowed(ours.evidence):
+        missed.append(f'evidence differs by {_difference(ours.evidence, theirs.evidence):.2g}, and by '
+                      f'{_allowed(ours.evidence):.2g} it may')
     familiarity = None
     if network.can_abstain:
-        familiarity = float(np.abs(ours.familiarity - theirs.familiarity).max())
+        familiarity = _difference(ours.familiarity, theirs.familiarity)
         allowed = max(MOST_FAMILIARITY_DIFFERENCE, 1.01 / (len(network.trust.scores) + 1))
         if not familiarity <= allowed:
             missed.append(f'familiarity differs by {familiarity:.2g}, and by {allowed:.2g} it may')
@@ -131,10 +140,18 @@ def compare(network: Network, pictures: Pictures, ours: Answers, theirs: Answers
     return Verdict(len(ours.logits), milliseconds, same, difference, familiarity, right, right_of_run, tuple(missed))
 
 
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs).max())
+
+
+def _allowed(ours: np.ndarray) -> float:
+    return MOST_DIFFERENCE * max(1.0, float(np.abs(ours).max()))
+
+
 def _same(ours: np.ndarray, theirs: np.ndarray, difference: float) -> np.ndarray:
     """Whether both answer the same label, or one that is as good as the other within what rounding makes of it."""
     answered = np.take_along_axis(ours, theirs.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return answered >= ours.max(axis=1) - 2 * min(difference, MOST_LOGIT_DIFFERENCE)
+    return answered >= ours.max(axis=1) - 2 * min(difference, MOST_DIFFERENCE)
 
 
 def _right(network: Network, pictures: Pictures, answers: Answers) -> int | None:

@@ -49,6 +49,12 @@ def with_features(network):
     return keras.Model(network.inputs, [logits, keras.layers.Identity(dtype='float32')(pooled)])
 
 
+def with_features_and_maps(model):
+    """A whole classifier giving (logits, pooled features, *the maps [b, h, w, c] that were averaged for them)."""
+    maps = model.get_layer('features').input
+    return keras.Model(model.inputs, [*with_features(model).outputs, *(maps if isinstance(maps, list) else [maps])])
+
+
 def _last_cut(backbone):
     """The last tensor before the trained layers that alone connects what is before it to what is after it."""
     layers_ = backbone.layers  # In an order in which every layer comes after those it reads.

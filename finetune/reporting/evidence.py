@@ -25,13 +25,15 @@ class Look:
 
 
 def looks(
-    model, image_size: int, crop_fraction: float, encoded: Sequence[bytes], classes: Sequence[int]
+    model, image_size: int, crop_fraction: float, encoded: Sequence[bytes], classes: Sequence[int], among: Sequence[int]
 ) -> list[Look] | None:
-    """What spoke for each class in each picture; None where the network does not know of places."""
+    """What spoke for each class in each picture, out of those that may be answered; None where the network does not
+    know of places.
+    """
     if not encoded:
         return []
     seen = np.stack([views.view(views.decode(each), image_size, crop_fraction) for each in encoded])
-    maps = activation.maps(model, seen, np.asarray(classes))
+    maps = activation.maps(model, seen, np.asarray(classes), among)
     return None if maps is None else [_look(*pair) for pair in zip(seen, maps, strict=True)]
 
 

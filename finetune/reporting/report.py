@@ -173,7 +173,7 @@ def _looks(contents: Contents, answers, encoded: dict[Place, bytes]) -> list[typ
         return None
     pictures = [encoded[tile.places[0]] for tile in answers.tiles]
     classes = [mistake.answered for mistake in answers.mistakes]
-    recipe = contents.run.recipe
-    looks = evidence.looks(contents.loaded.model, recipe.image_size, recipe.crop_fraction, pictures, classes)
+    recipe, among = contents.run.recipe, list(contents.run.answerable)
+    looks = evidence.looks(contents.loaded.model, recipe.image_size, recipe.crop_fraction, pictures, classes, among)
     return looks and [types.SimpleNamespace(
         view=gallery.as_uri(look.view), where=gallery.as_uri(look.where), words=look.words) for look in looks]

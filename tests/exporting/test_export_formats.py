@@ -1,5 +1,6 @@
 """`finetune export`, in every format: the same answers as `finetune predict`, from files that need nothing of this."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -36,7 +37,7 @@ def run(tmp_path):
 
 def made(directory: Path, scores=SCORES, **start) -> Run:
     """A run that knows nothing, but how far to trust it."""
-    run = toy_run.start_run(directory, crop_fraction=0.875, **start)
+    run = toy_run.start_run(directory, crop_fraction=0.875, treatment={'max_side': 299}, **start)
     toy_run.save_checkpoint(run, step=3)
     means = np.eye(3, Run(directory).load().model.get_layer('head').input_shape[-1], dtype=np.float32)
     trust.write(directory, trust.Trust(3, trust.OUT_OF_FOLD, 99, 88, 2.0, means, 0.05, scores))
@@ -88,6 +89,7 @@ def test_what_is_told_of_an_export_is_what_is_there(run, tmp_path, format, capsy
     facts = json.loads((directory / 'model.json').read_text())
     told = facts['formats'][format]
     assert {path.name for path in directory.iterdir()} == {'README.md', 'labels.txt', 'model.json', format}
+    assert facts['treatment'] == run.records['treatment'] == {'max_side': 299}
     assert facts['labels'] == (directory / 'labels.txt').read_text().splitlines() == ['blue', 'green', 'red']
     assert {name for name in told['files']} == {
         str(path.relative_to(directory)) for path in (directory / format).rglob('*') if path.is_file()}
@@ -117,6 +119,7 @@ def test_whatever_was_trained_is_exported(tmp_path, kind):
                          f'--subset={subset}')
     for told in json.loads((directory / 'model.json').read_text())['formats'].values():
         assert ('unknown' in told['outputs']) == (kind != 'no trust')
+        assert 'evidence' in told['outputs']
         assert told['verification']['of_the_export'] == told['verification']['of_the_run']
 
 
@@ -146,6 +149,14 @@ def test_lossless_records_are_answered_too(tmp_path):
     assert told['verification']['same_labels'] == 7
 
 
+@pytest.mark.slow
+def test_a_network_that_has_left_all_places_behind_shows_no_evidence(tmp_path):
+    run = toy_run.start_run(tmp_path / 'run', model='mnist_cnn', image_size=28, width=0.1)
+    toy_run.save_checkpoint(run, step=3)
+    told = json.loads((exported(run, tmp_path) / 'model.json').read_text())['formats']['savedmodel']
+    assert 'evidence' not in told['outputs'] and told['verification']['same_labels'] == 9
+
+
 NETWORKS = {
     'mobilenet_v2': ('--width=0.35', '--image_size=32', '--feature_layers=block_12,block_16'),
     'efficientnet_b0': ('--image_size=32',),
@@ -166,7 +177,7 @@ def test_a_network_that_onnx_has_no_operations_for_is_refused(tmp_path):
     pytest.importorskip('tf2onnx')
     images = keras.Input((16, 16, 3))
     outputs = keras.layers.GlobalAveragePooling2D()(keras.ops.gelu(images, approximate=False))
-    unconverted = network.Network(keras.Model(images, [outputs, outputs]), 16, 1.0, {1: 'blue'}, None, 0.95)
+    unconverted = network.Network(keras.Model(images, [outputs, outputs]), None, {}, 16, 1.0, {1: 'blue'}, None, 0.95)
     with pytest.raises(Error, match='computes with Erfc'):
         onnx.write(unconverted, tmp_path)
 
@@ -184,17 +195,18 @@ def test_every_weight_is_saved_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_answer_that_changed_is_not_published(run, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('of, expected', [('logits', 'another label'), ('evidence', 'evidence differs')])
+def test_an_answer_that_changed_is_not_published(run, tmp_path, monkeypatch, capsys, of, expected):
     original = verification.of_the_export
 
     def spoilt(*arguments):
         found, milliseconds = original(*arguments)
-        return verification.Answers(found.logits[:, ::-1], found.familiarity), milliseconds
+        return dataclasses.replace(found, **{of: getattr(found, of)[..., ::-1]}), milliseconds
 
     monkeypatch.setattr(verification, 'of_the_export', spoilt)
     assert export.main([str(run.directory), f'--output={tmp_path}/export']) == 3
     told = capsys.readouterr().err
-    assert 'savedmodel' in told and 'is not written' in told and 'another label' in told
+    assert 'savedmodel' in told and 'is not written' in told and expected in told
     assert not (tmp_path / 'export').exists() and not (tmp_path / '.export.partial').exists()
 
 

@@ -30,5 +30,5 @@ def test_where_nothing_spoke_for_the_answer_all_is_dim():
 def test_each_picture_gets_a_look():
     model = classifier.build('toy', 3, image_size=16)
     encoded = [toy.encoded(toy.picture(number)) for number in range(3)]
-    assert len(evidence.looks(model, 16, 0.875, encoded, [1, 2, 0])) == 3
-    assert evidence.looks(model, 16, 0.875, [], []) == []
+    assert len(evidence.looks(model, 16, 0.875, encoded, [1, 2, 0], range(3))) == 3
+    assert evidence.looks(model, 16, 0.875, [], [], range(3)) == []
