@@ -1,5 +1,6 @@
 """`finetune export`: a run -> files for elsewhere, each of which has answered real pictures as the run does."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from finetune.exporting.formats import FORMATS
 from finetune.exporting.network import Network
 from finetune.exporting.verification import Pictures, Verdict
 from finetune.records import dataset
+from finetune.records.dataset import Records
 from finetune.runs import winner
 from finetune.runs.run import Run, check_checkpoint
 
@@ -26,6 +28,8 @@ FLAGS = command.Flags(
 FLAGS.group('what')
 FLAGS.string('checkpoint', 'best', 'best, last or a step (without a best one, best means last)')
 FLAGS.switch('averages', True, 'use the moving averages of the weights where the run has them')
+FLAGS.choice('precision', 'float32', list(formats.PRECISIONS), 'numbers inside: float16 halves the weights (openvino '
+             'and litert), int8 quarters them and is fast (litert), scaled by 200 training pictures')
 FLAGS.number('keep', unknown.KEEP, 'share of real pictures that get their label; what looks stranger than so many of '
              'them is `unknown`', least=0.01, most=0.9999)
 FLAGS.group('where to')
@@ -36,6 +40,7 @@ FLAGS.path('data_dir', None, 'records whose pictures are answered (default: thos
            'which say nothing of precision)')
 FLAGS.string('subset', 'validation', 'split of theirs')
 FLAGS.integer('num_examples', 300, 'so many of its pictures', least=1)
+FLAGS.number('max_loss', 0.02, 'of precision@1: so much int8 may cost', least=0.0, most=1.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,18 +52,22 @@ def export(flags: SimpleNamespace) -> None:
     names = _check_usage(flags)
     source, target = command.expanded(flags.arguments[0]), Path(flags.output)
     run = Run(source)
-    pictures = _pictures(flags, run, winner.data_directory(flags.data_dir, source))
+    data = _records(flags, run, winner.data_directory(flags.data_dir, source))
+    pictures = _pictures(flags, data)
     loaded = run.load(flags.checkpoint, flags.averages, in_float32=True)
     exported = network.of(run, loaded, flags.keep)
+    if flags.precision == 'int8':
+        views = verification.typical_views(data, exported.image_size, exported.crop_fraction)
+        exported = dataclasses.replace(exported, typical=views)
     say(f'{run.recipe.model} with {len(exported.labels)} classes, from {printable(loaded.path)} (step {loaded.step}); '
         f'each format answers {count(len(pictures.files), "picture")}: {pictures.source}')
     with staging.told_when_full(target, '--output'), staging.replacing(target, '--output') as private:
         for name in names:
             (private / name).mkdir()
-            FORMATS[name].write(exported, private)
-        facts = card.facts(run, loaded, exported, pictures.source, names, private)
+            formats.PRECISIONS[flags.precision][name].write(exported, private)
+        facts = card.facts(run, loaded, exported, pictures.source, flags.precision, names, private)
         card.write_facts(private, facts)
-        verdicts = _verdicts(names, exported, pictures, private, loaded.path)
+        verdicts = _verdicts(flags, names, exported, pictures, private, loaded.path)
         shown = card.as_table(verdicts, private)
         print(shown, flush=True)
         _check(verdicts, target)
@@ -73,7 +82,7 @@ def _check_usage(flags: SimpleNamespace) -> list[str]:
     if not flags.output:
         raise UsageError('--output is missing: name a directory that is to be made')
     check_checkpoint(flags.checkpoint)
-    names = formats.named(flags.format)
+    names = formats.named(flags.format, flags.precision)
     target = Path(flags.output)
     is_empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
     if os.path.lexists(target) and not is_empty:
@@ -81,22 +90,32 @@ def _check_usage(flags: SimpleNamespace) -> list[str]:
     return names
 
 
-def _pictures(flags: SimpleNamespace, run: Run, data_dir: str | None) -> Pictures:
+def _records(flags: SimpleNamespace, run: Run, data_dir: str | None) -> Records | None:
     if data_dir is None:
-        return verification.drawn(min(flags.num_examples, verification.DRAWN))
+        if flags.precision == 'int8':
+            raise UsageError('--precision=int8 needs the training pictures, by which its numbers are scaled: give '
+                             '--data_dir=RECORDS')
+        return None
     data = dataset.open_records(data_dir)
     answers.check_labels(run, data)
+    return data
+
+
+def _pictures(flags: SimpleNamespace, data: Records | None) -> Pictures:
+    if data is None:
+        return verification.drawn(min(flags.num_examples, verification.DRAWN))
     return verification.of_records(data, data.split(flags.subset).name, flags.num_examples)
 
 
 def _verdicts(
-    names: list[str], exported: Network, pictures: Pictures, directory: Path, path: str
+    flags: SimpleNamespace, names: list[str], exported: Network, pictures: Pictures, directory: Path, path: str
 ) -> dict[str, Verdict]:
     """What the answers of each format in the directory are like."""
     ours, verdicts = verification.of_the_run(exported, pictures, path), {}
     for name in names:
         theirs, milliseconds = verification.of_the_export(name, directory, pictures)
-        verdicts[name] = verification.compare(exported, pictures, ours, theirs, milliseconds)
+        verdicts[name] = verification.compare(
+            exported, pictures, ours, theirs, milliseconds, flags.precision, flags.max_loss)
     return verdicts
 
 

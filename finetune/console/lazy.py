@@ -5,8 +5,6 @@ import importlib
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Iterator
 
 from finetune.console import streams
 
@@ -26,32 +24,10 @@ def _import_tensorflow() -> None:
         # TensorFlow itself uses oneDNN only where it finds AVX-512 with VNNI; with AVX2 it is as much faster.
         os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     quiet = os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '3'
-    with _silent_stderr() if quiet else contextlib.nullcontext():
+    with streams.silent_stderr() if quiet else contextlib.nullcontext():
         config = importlib.import_module('tensorflow').config
         for gpu in config.list_physical_devices('GPU'):
             config.experimental.set_memory_growth(gpu, True)  # Leaves room for an evaluation beside a training.
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keeps what is written to file descriptor 2 to itself, unless the block fails.
-
-    TensorFlow's libraries write start-up lines there before the log level they are given counts.
-    """
-    streams.open_missing()
-    sys.stderr.flush()
-    own = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(own, kept.read())
-            raise
-        finally:
-            os.dup2(own, 2)
-            os.close(own)
 
 
 tf = LazyModule('tensorflow')

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
@@ -129,3 +130,25 @@ def _guard(name: str, stream):
 def _failure(stream) -> str:
     raw = getattr(getattr(stream, 'buffer', None), 'raw', None)
     return raw.failure.strerror if isinstance(raw, _Stream) and raw.failure else ''
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keeps what is written to file descriptor 2 to itself, unless the block fails.
+
+    TensorFlow's libraries write there before the log level they are given counts, and whatever it is.
+    """
+    open_missing()
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(own, kept.read())
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)

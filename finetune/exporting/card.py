@@ -10,7 +10,7 @@ from finetune.console.files import write_atomically
 from finetune.console.terminal import printable, table
 from finetune.evaluation import metrics
 from finetune.exporting import formats
-from finetune.exporting.formats import FORMATS
+from finetune.exporting.formats import PRECISIONS, Format
 from finetune.exporting.network import Network
 from finetune.exporting.verification import Verdict
 from finetune.runs.run import Loaded, Run
@@ -27,10 +27,13 @@ OUTPUTS = {
 }
 
 
-def facts(run: Run, loaded: Loaded, network: Network, pictures: str, names: Sequence[str], directory: Path) -> dict:
+def facts(
+    run: Run, loaded: Loaded, network: Network, pictures: str, precision: str, names: Sequence[str], directory: Path
+) -> dict:
     """What model.json holds before anything is proven; `pictures` says in words which ones are answered."""
     return {
         'version': VERSION,
+        'precision': precision,
         'labels': network.labels,
         'image_size': network.image_size,
         'crop_fraction': network.crop_fraction,
@@ -41,17 +44,18 @@ def facts(run: Run, loaded: Loaded, network: Network, pictures: str, names: Sequ
                 'records': run.records['fingerprint']},
         'versions': machine.versions(),
         'verified_with': pictures,
-        'formats': {name: _of_format(name, network, directory) for name in names},
+        'formats': {
+            name: _of_format(name, PRECISIONS[precision][name], network, directory) for name in names},
     }
 
 
-def _of_format(name: str, network: Network, directory: Path) -> dict:
-    missing = {*(() if network.can_abstain else ('familiarity', 'unknown')),
+def _of_format(name: str, format: Format, network: Network, directory: Path) -> dict:
+    missing = {*format.lacks, *(() if network.can_abstain else formats.OF_WHO_KNOWS),
                *(() if network.shows_evidence else ('evidence',))}
-    outputs = {output: what for output, what in (OUTPUTS | FORMATS[name].outputs).items() if output not in missing}
+    outputs = {output: what for output, what in (OUTPUTS | format.outputs).items() if output not in missing}
     files = {str(path.relative_to(directory)): {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
              for path in formats.files(name, directory)}
-    return {'inputs': FORMATS[name].inputs, 'outputs': outputs, 'files': files}
+    return {'inputs': format.inputs, 'outputs': outputs, 'files': files}
 
 
 def _sha256(path: Path) -> str:
@@ -76,10 +80,11 @@ def _precision(right: int, total: int) -> dict:
 
 def as_table(verdicts: Mapping[str, Verdict], directory: Path) -> str:
     """For the screen and the README: a line a format."""
-    rows = [(name, sum(path.stat().st_size for path in formats.files(name, directory)),
-             f'{verdict.milliseconds:.1f}', f'{verdict.same_labels}/{verdict.pictures}',
-             f'{verdict.logit_difference:.1e}', _shown(verdict.right, verdict.pictures),
-             _shown(verdict.right_of_run, verdict.pictures)) for name, verdict in verdicts.items()]
+    rows = [(name, formats.size(name, directory), f'{verdict.milliseconds:.1f}',
+             f'{verdict.same_labels}/{verdict.pictures}',
+             '-' if verdict.logit_difference is None else f'{verdict.logit_difference:.1e}',
+             _shown(verdict.right, verdict.pictures), _shown(verdict.right_of_run, verdict.pictures))
+            for name, verdict in verdicts.items()]
     header = ('format', 'bytes', 'ms/picture', 'same label', 'logits differ by', 'precision@1', "the run's")
     return table(rows, header)
 
@@ -120,5 +125,6 @@ def _readme(facts: dict, table: str) -> str:
         f'Each format has answered {facts["verified_with"]}, in a process without the program that made it:', '',
         '```', table, '```', '', 'The code below answers pictures; it runs in this directory.']
     for name in facts['formats']:
-        lines += ['', f'## {name}', '', FORMATS[name].about, '', '```python', formats.client(name).rstrip(), '```']
+        about = PRECISIONS[facts['precision']][name].about
+        lines += ['', f'## {name}', '', about, '', '```python', formats.client(name).rstrip(), '```']
     return '\n'.join(lines) + '\n'

@@ -17,13 +17,14 @@ class Network:
     """A trained classifier in float32, and the values that make answers of its outputs."""
 
     model: object  # Views [b, image_size, image_size, 3] in [0, 1] -> (logits, features, *the maps of these).
-    kernel: object  # The weights of its head [c, outputs], a variable.
+    head: object  # The layer of it that makes logits of features.
     treatment: dict  # What the gate is told to make of a picture before it is seen.
     image_size: int
     crop_fraction: float
     names: dict[int, str]  # The labels that it may answer, by its outputs.
     trust: Trust | None
     keep: float  # The share of real pictures that get their label.
+    typical: np.ndarray | None = None  # Views [n, image_size, image_size, 3] that numbers of 8 bits are scaled by.
 
     @property
     def labels(self) -> list[str]:
@@ -45,7 +46,7 @@ class Network:
 def of(run: Run, loaded: Loaded, keep: float) -> Network:
     """`loaded` computes in float32 (see `Run.load`)."""
     recipe, treatment = run.recipe, run.records.get('treatment', {})  # Runs of old do not say.
-    return Network(cuts.with_features_and_maps(loaded.model), activation.kernel_of(loaded.model), treatment,
+    return Network(cuts.with_features_and_maps(loaded.model), activation.head_of(loaded.model), treatment,
                    recipe.image_size, recipe.crop_fraction, run.answerable, loaded.trust, keep)
 
 
@@ -61,7 +62,7 @@ def answers(network: Network, views) -> dict:
     logits = tf.gather(outputs, numbers, axis=1)
     found = {'logits': logits, 'probabilities': tf.gather(likely, numbers, axis=1)}
     if network.shows_evidence:
-        found['evidence'] = activation.evidence(maps, tf.gather(tf.convert_to_tensor(network.kernel), numbers, axis=1))
+        found['evidence'] = activation.evidence(maps, _of_labels(network, network.head.kernel))
     if not network.can_abstain:
         return found
     stranger = _how_many_are_stranger(network.trust, features, outputs)
@@ -70,6 +71,21 @@ def answers(network: Network, views) -> dict:
         is_unknown = tf.logical_and(is_unknown, tf.argmax(logits, axis=1) != 0)
     familiarity = tf.cast(1 + stranger, tf.float32) / (len(network.trust.scores) + 1)
     return {**found, 'familiarity': familiarity, 'unknown': is_unknown}
+
+
+def probabilities(network: Network, views) -> dict:
+    """The `probabilities` of `answers` alone, of the labels that may be answered; a graph operation.
+
+    Without the outputs that are switched off, whose logit of -100 would leave few of 256 numbers to the others.
+    """
+    _, features, *_ = network.model(views, training=False)
+    kernel, bias = (_of_labels(network, weights) / network.temperature
+                    for weights in (network.head.kernel, network.head.bias))
+    return {'probabilities': tf.nn.softmax(tf.matmul(features, kernel) + bias)}
+
+
+def _of_labels(network: Network, weights):
+    return tf.gather(tf.convert_to_tensor(weights), list(network.names), axis=-1)
 
 
 def graph_of_pixels(network: Network):

@@ -11,6 +11,15 @@ openvino = LazyModule('openvino')
 
 
 def write(network: Network, directory: Path) -> None:
+    _write(network, directory, in_float16=False)
+
+
+def write_float16(network: Network, directory: Path) -> None:
+    """The weights alone: what runs them computes in float32."""
+    _write(network, directory, in_float16=True)
+
+
+def _write(network: Network, directory: Path, in_float16: bool) -> None:
     graph = networks.graph_of_pixels(network)
     with tempfile.TemporaryDirectory() as private:
         frozen = Path(private, 'frozen.pb')
@@ -20,4 +29,4 @@ def write(network: Network, directory: Path) -> None:
     for name, tensor in tf.nest.pack_sequence_as(graph.structured_outputs, graph.outputs).items():
         model.output(tensor.name).tensor.set_names({name})
     model.set_rt_info(network.labels, ['model_info', 'labels'])
-    openvino.save_model(model, directory / 'openvino/model.xml', compress_to_fp16=False)
+    openvino.save_model(model, directory / 'openvino/model.xml', compress_to_fp16=in_float16)

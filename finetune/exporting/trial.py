@@ -24,7 +24,9 @@ def main(code: Path, pictures: Path, results: Path) -> None:
         found.append(client.answer(file))
         milliseconds.append(1000 * (time.perf_counter() - started))
     columns = {name: np.stack([each[name] for each in found[:most]]) for name, most in KEPT.items() if name in found[0]}
-    np.savez(results, milliseconds=milliseconds, **columns)
+    ranked_by = 'logits' if 'logits' in columns else 'probabilities'
+    best = [each[ranked_by].argmax() for each in found]
+    np.savez(results, milliseconds=milliseconds, best=best, **columns)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from finetune.records.dataset import Records
 
 BATCH = 32
 SHOWN = 8  # Pictures whose evidence is looked at: it is large.
+TYPICAL = 200  # Training pictures that say which numbers occur.
 DRAWN = 50  # Pictures, where there are no real ones.
 MOST_DIFFERENCE = 1e-4  # Of logits and evidence, as a share of the largest, where that is above 1.
+LEAST_AGREEMENT = 0.99  # Of float16.
 MOST_FAMILIARITY_DIFFERENCE = 0.01  # Or one of the scores that it is counted by.
 
 
@@ -39,7 +42,8 @@ class Pictures:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    logits: np.ndarray  # float32 [n, labels that may be answered]
+    best: np.ndarray  # int [n]: the places of the most probable labels, of those that may be answered.
+    logits: np.ndarray | None  # float32 [n, labels that may be answered]
     familiarity: np.ndarray | None  # [n]
     evidence: np.ndarray | None = None  # Of the first ones, [SHOWN at most, h, w, labels].
 
@@ -51,7 +55,7 @@ class Verdict:
     pictures: int
     milliseconds: float  # Median, from a file's bytes to the answer, one picture at a time.
     same_labels: int
-    logit_difference: float  # The largest.
+    logit_difference: float | None  # The largest; None where no logits come out.
     familiarity_difference: float | None
     right: int | None  # Of the export's answers,
     right_of_run: int | None  # and of the run's, where labels are known.
@@ -64,6 +68,27 @@ def of_records(data: Records, split: str, most: int) -> Pictures:
     parsed = [examples.parse(record) for record in records]
     return Pictures([one['encoded'].numpy() for one in parsed], np.array([int(one['label']) for one in parsed]),
                     f'{split} pictures of {printable(data.directory)}')
+
+
+def typical_views(
+    data: Records, image_size: int, crop_fraction: float, most: int = TYPICAL, seed: int = 0
+) -> np.ndarray:
+    """Of training pictures, as evenly of all classes as there are some: float32 [n, image_size, image_size, 3]."""
+    split, random = data.split('train'), np.random.default_rng(seed)
+    turns, seen, found = random.permutation(len(split.per_class)), [0] * len(split.per_class), []
+    ranked = sorted((rank, turns[label], label, place) for label, count in enumerate(split.per_class)
+                    for rank, place in enumerate(random.permutation(count)[:most]))
+    wanted = {(label, place) for _, _, label, place in ranked[:most]}
+    for record in tf.data.TFRecordDataset(data.paths(split.name)):
+        one = examples.parse(record)
+        label = int(one['label'])
+        if (label, seen[label]) in wanted:
+            found.append(one['encoded'].numpy())
+            if len(found) == len(wanted):
+                break
+        seen[label] += 1
+    views_of = viewer(image_size, crop_fraction)
+    return np.concatenate([views_of(tf.constant(found[start:start + BATCH])) for start in range(0, len(found), BATCH)])
 
 
 def drawn(count: int, seed: int = 0) -> Pictures:
@@ -85,7 +110,7 @@ def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
         answers = answers_of(views_of(tf.constant(batch)))
         found.append([each.numpy() for each in answers[:2]])
         if evidence is None and network.shows_evidence:
-            kernel = network.kernel.numpy()[:, list(network.names)]
+            kernel = network.head.kernel.numpy()[:, list(network.names)]
             evidence = activation.evidence([each[:SHOWN] for each in answers[2:]], kernel).numpy()
     logits, features = map(np.concatenate, zip(*found, strict=True))
     if not np.isfinite(logits).all():
@@ -93,7 +118,8 @@ def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
     familiarity, trust = None, network.trust
     if network.can_abstain:
         familiarity = unknown.familiarity(features, logits, trust.class_means, trust.energy_weight, trust.scores)
-    return Answers(logits[:, list(network.names)], familiarity, evidence)
+    logits = logits[:, list(network.names)]
+    return Answers(logits.argmax(axis=1), logits, familiarity, evidence)
 
 
 def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Answers, float]:
@@ -113,31 +139,53 @@ def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Ans
             reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
             raise Error(f'the {format} that was written cannot be used: {printable(reason)}')
         with np.load(results) as found:
-            answers = Answers(found['logits'], found.get('familiarity'), found.get('evidence'))
+            answers = Answers(found['best'], found.get('logits'), found.get('familiarity'), found.get('evidence'))
             return answers, float(np.median(found['milliseconds']))
 
 
-def compare(network: Network, pictures: Pictures, ours: Answers, theirs: Answers, milliseconds: float) -> Verdict:
-    """Of the run's answers and the export's."""
-    difference = _difference(ours.logits, theirs.logits)
-    allowed = _allowed(ours.logits)
-    same = int(np.sum(_same(ours.logits, theirs.logits, difference)))
-    missed = []
-    if not difference <= allowed:  # Or not a number.
-        missed.append(f'a logit differs by {difference:.2g}, and by {allowed:.2g} it may')
-    if same < len(ours.logits):
-        missed.append(f'{len(ours.logits) - same} of {len(ours.logits)} pictures get another label')
-    if network.shows_evidence and not _difference(ours.evidence, theirs.evidence) <= _allowed(ours.evidence):
-        missed.append(f'evidence differs by {_difference(ours.evidence, theirs.evidence):.2g}, and by '
-                      f'{_allowed(ours.evidence):.2g} it may')
-    familiarity = None
-    if network.can_abstain:
-        familiarity = _difference(ours.familiarity, theirs.familiarity)
-        allowed = max(MOST_FAMILIARITY_DIFFERENCE, 1.01 / (len(network.trust.scores) + 1))
-        if not familiarity <= allowed:
-            missed.append(f'familiarity differs by {familiarity:.2g}, and by {allowed:.2g} it may')
+def compare(
+    network: Network, pictures: Pictures, ours: Answers, theirs: Answers, milliseconds: float, precision: str,
+    max_loss: float
+) -> Verdict:
+    """Of the run's answers and the export's; `max_loss` of precision@1 is what 8 bits may cost."""
+    difference = None if theirs.logits is None else _difference(ours.logits, theirs.logits)
+    familiarity = None if theirs.familiarity is None else _difference(ours.familiarity, theirs.familiarity)
+    same = int(np.sum(_same(ours, theirs, difference if precision == 'float32' else 0)))
     right, right_of_run = (_right(network, pictures, answers) for answers in (theirs, ours))
-    return Verdict(len(ours.logits), milliseconds, same, difference, familiarity, right, right_of_run, tuple(missed))
+    verdict = Verdict(len(pictures.files), milliseconds, same, difference, familiarity, right, right_of_run, ())
+    missed = {'float32': lambda: _missed_by_float32(network, verdict, ours, theirs),
+              'float16': lambda: _missed_by_float16(verdict, theirs),
+              'int8': lambda: _missed_by_int8(verdict, max_loss)}[precision]()
+    return dataclasses.replace(verdict, missed=tuple(missed))
+
+
+def _missed_by_float32(network: Network, verdict: Verdict, ours: Answers, theirs: Answers) -> Iterator[str]:
+    allowed = _allowed(ours.logits)
+    if not verdict.logit_difference <= allowed:  # Or not a number.
+        yield f'a logit differs by {verdict.logit_difference:.2g}, and by {allowed:.2g} it may'
+    if verdict.same_labels < verdict.pictures:
+        yield f'{verdict.pictures - verdict.same_labels} of {verdict.pictures} pictures get another label'
+    if network.shows_evidence and not _difference(ours.evidence, theirs.evidence) <= _allowed(ours.evidence):
+        yield (f'evidence differs by {_difference(ours.evidence, theirs.evidence):.2g}, and by '
+               f'{_allowed(ours.evidence):.2g} it may')
+    if network.can_abstain:
+        allowed = max(MOST_FAMILIARITY_DIFFERENCE, 1.01 / (len(network.trust.scores) + 1))
+        if not verdict.familiarity_difference <= allowed:
+            yield f'familiarity differs by {verdict.familiarity_difference:.2g}, and by {allowed:.2g} it may'
+
+
+def _missed_by_float16(verdict: Verdict, theirs: Answers) -> Iterator[str]:
+    if not np.isfinite(theirs.logits).all():
+        yield 'outputs are not finite numbers'
+    if verdict.same_labels < LEAST_AGREEMENT * verdict.pictures:
+        yield (f'{verdict.pictures - verdict.same_labels} of {verdict.pictures} pictures get another label, and '
+               f'{1 - LEAST_AGREEMENT:.0%} of them may')
+
+
+def _missed_by_int8(verdict: Verdict, max_loss: float) -> Iterator[str]:
+    lost = (verdict.right_of_run - verdict.right) / verdict.pictures
+    if lost > max_loss:
+        yield f'precision@1 is {lost:.4f} below that of the run, and {max_loss:.4g} it may be (--max_loss)'
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -148,13 +196,13 @@ def _allowed(ours: np.ndarray) -> float:
     return MOST_DIFFERENCE * max(1.0, float(np.abs(ours).max()))
 
 
-def _same(ours: np.ndarray, theirs: np.ndarray, difference: float) -> np.ndarray:
+def _same(ours: Answers, theirs: Answers, rounding: float) -> np.ndarray:
     """Whether both answer the same label, or one that is as good as the other within what rounding makes of it."""
-    answered = np.take_along_axis(ours, theirs.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return answered >= ours.max(axis=1) - 2 * min(difference, MOST_DIFFERENCE)
+    answered = np.take_along_axis(ours.logits, theirs.best[:, None], axis=1)[:, 0]
+    return answered >= ours.logits.max(axis=1) - 2 * min(rounding, MOST_DIFFERENCE)
 
 
 def _right(network: Network, pictures: Pictures, answers: Answers) -> int | None:
     if pictures.labels is None:
         return None
-    return int(np.sum(np.array(list(network.names))[answers.logits.argmax(axis=1)] == pictures.labels))
+    return int(np.sum(np.array(list(network.names))[answers.best] == pictures.labels))

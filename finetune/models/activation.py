@@ -17,15 +17,15 @@ def maps(model, views, classes: np.ndarray, among: Sequence[int]) -> np.ndarray 
     features = features if isinstance(features, (list, tuple)) else [features]
     if not have_places(features):
         return None
-    kernel = keras.ops.take(kernel_of(model), among, axis=1)
+    kernel = keras.ops.take(head_of(model).kernel, among, axis=1)
     spoke = keras.ops.convert_to_numpy(evidence([keras.ops.cast(each, 'float32') for each in features], kernel))
     columns = np.array([list(among).index(each) for each in classes])
     return np.take_along_axis(spoke, columns[:, None, None, None], axis=-1)[..., 0]
 
 
-def kernel_of(model):
-    """The weights of a classifier's head, a variable [c, classes]."""
-    return model.get_layer('head').get_layer('logits').kernel
+def head_of(model):
+    """The layer of a classifier that makes logits of averaged features."""
+    return model.get_layer('head').get_layer('logits')
 
 
 def have_places(feature_maps: Sequence) -> bool:

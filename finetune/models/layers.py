@@ -25,11 +25,16 @@ class PixelRange(keras.layers.Layer):
 
     def __init__(self, scale, offset, bgr: bool = False, **kwargs):
         super().__init__(trainable=False, **kwargs)
-        self.scale, self.offset, self.bgr = scale, offset, bgr
+        self.scale, self.offset, self.bgr = _one_where_all_are(scale), _one_where_all_are(offset), bgr
 
     def call(self, pixels):
         scaled = pixels * keras.ops.cast(self.scale, pixels.dtype) + keras.ops.cast(self.offset, pixels.dtype)
         return keras.ops.flip(scaled, axis=-1) if self.bgr else scaled
+
+
+def _one_where_all_are(values):
+    """One number is applied to all pixels in one go; three, on a phone, to three numbers at a time."""
+    return values[0] if len(set(values)) == 1 else values
 
 
 class AveragePooling(keras.layers.Layer):

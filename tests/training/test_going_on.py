@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from finetune import train
-from finetune.console import lazy, locks, machine
+from finetune.console import locks, machine, streams
 from finetune.models import zoo
 from finetune.models.averages import Averages
 from finetune.runs import recipe as recipes
@@ -154,7 +154,7 @@ def test_a_directory_that_may_not_be_written_is_refused_before_the_work_by_its_f
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
-    monkeypatch.setattr(lazy, '_silent_stderr', contextlib.nullcontext)  # It needs one.
+    monkeypatch.setattr(streams, 'silent_stderr', contextlib.nullcontext)  # It needs one.
     (tmp_path / 'run').mkdir()
     assert train_toy(data, tmp_path / 'run', '--max_steps=1') == 1
     assert f'{tmp_path}/run: Permission denied' in (told := capfd.readouterr().err) and '--train_dir' in told

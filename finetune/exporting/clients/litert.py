@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 facts = json.loads(Path('model.json').read_text())
 network = Interpreter('litert/model.tflite').get_signature_runner()
+is_int8 = facts['precision'] == 'int8'
 
 
 def resizing(length: int) -> np.ndarray:
@@ -28,8 +29,9 @@ def answer(file: bytes) -> dict:
     picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file), formats=('JPEG', 'PNG', 'WEBP'))).convert('RGB')
     pixels = np.asarray(picture, np.float32)
     height, width, _ = pixels.shape
-    view = resizing(width) @ np.tensordot(resizing(height), pixels, axes=1) / 255
-    return {name: values[0] for name, values in network(image=view[None]).items()}
+    view = resizing(width) @ np.tensordot(resizing(height), pixels, axes=1)
+    found = network(image=view[None].round().astype(np.uint8) if is_int8 else view[None] / 255)
+    return {name: values[0] / np.float32(256) if is_int8 else values[0] for name, values in found.items()}
 
 
 for path in sys.argv[1:]:
