@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from finetune.evaluation import answers, unknown
 from finetune.exporting import card, formats, network, verification
 from finetune.exporting.formats import FORMATS
 from finetune.exporting.network import Network
-from finetune.exporting.verification import Pictures, Verdict
+from finetune.exporting.verification import Answers, Pictures, Trial, Verdict
 from finetune.records import dataset
 from finetune.records.dataset import Records
 from finetune.runs import winner
@@ -53,25 +54,30 @@ def export(flags: SimpleNamespace) -> None:
     source, target = command.expanded(flags.arguments[0]), Path(flags.output)
     run = Run(source)
     data = _records(flags, run, winner.data_directory(flags.data_dir, source))
-    pictures = _pictures(flags, data)
-    loaded = run.load(flags.checkpoint, flags.averages, in_float32=True)
-    exported = network.of(run, loaded, flags.keep)
-    if flags.precision == 'int8':
-        views = verification.typical_views(data, exported.image_size, exported.crop_fraction)
-        exported = dataclasses.replace(exported, typical=views)
-    say(f'{run.recipe.model} with {len(exported.labels)} classes, from {printable(loaded.path)} (step {loaded.step}); '
-        f'each format answers {count(len(pictures.files), "picture")}: {pictures.source}')
-    with staging.told_when_full(target, '--output'), staging.replacing(target, '--output') as private:
-        for name in names:
-            (private / name).mkdir()
-            formats.PRECISIONS[flags.precision][name].write(exported, private)
-        facts = card.facts(run, loaded, exported, pictures.source, flags.precision, names, private)
-        card.write_facts(private, facts)
-        verdicts = _verdicts(flags, names, exported, pictures, private, loaded.path)
-        shown = card.as_table(verdicts, private)
-        print(shown, flush=True)
-        _check(verdicts, target)
-        card.write(private, facts, verdicts, shown)
+    with verification.trials(names) as trials:  # Now: their imports take as long as all that comes before they begin.
+        pictures = _pictures(flags, data)
+        loaded = run.load(flags.checkpoint, flags.averages, in_float32=True)
+        exported = network.of(run, loaded, flags.keep)
+        if flags.precision == 'int8':
+            views = verification.typical_views(data, exported.image_size, exported.crop_fraction)
+            exported = dataclasses.replace(exported, typical=views)
+        say(f'{run.recipe.model} with {len(exported.labels)} classes, from {printable(loaded.path)} (step {loaded.step}'
+            f'); each format answers {count(len(pictures.files), "picture")}: {pictures.source}')
+        with (staging.told_when_full(target, '--output'), staging.replacing(target, '--output') as private,
+              ThreadPoolExecutor(1) as meanwhile):  # Converters leave a processor idle.
+            ours = meanwhile.submit(verification.of_the_run, exported, pictures, loaded.path)
+            for name in names:
+                (private / name).mkdir()
+                formats.PRECISIONS[flags.precision][name].write(exported, private)
+            facts = card.facts(run, loaded, exported, pictures.source, flags.precision, names, private)
+            card.write_facts(private, facts)
+            for trial in trials.values():
+                trial.begin(private, pictures)
+            verdicts = _verdicts(flags, trials, exported, pictures, ours.result())
+            shown = card.as_table(verdicts, private)
+            print(shown, flush=True)
+            _check(verdicts, target)
+            card.write(private, facts, verdicts, shown)
     say(f'{printable(target)}: {", ".join(names)}; README.md has the code that reads them.')
 
 
@@ -108,12 +114,14 @@ def _pictures(flags: SimpleNamespace, data: Records | None) -> Pictures:
 
 
 def _verdicts(
-    flags: SimpleNamespace, names: list[str], exported: Network, pictures: Pictures, directory: Path, path: str
+    flags: SimpleNamespace, trials: dict[str, Trial], exported: Network, pictures: Pictures, ours: Answers
 ) -> dict[str, Verdict]:
-    """What the answers of each format in the directory are like."""
-    ours, verdicts = verification.of_the_run(exported, pictures, path), {}
-    for name in names:
-        theirs, milliseconds = verification.of_the_export(name, directory, pictures)
+    """What the answers of each format are like."""
+    for trial in trials.values():
+        trial.wait()  # For all of them: what an answer takes is measured with nothing beside it.
+    verdicts = {}
+    for name, trial in trials.items():
+        theirs, milliseconds = trial.answers()
         verdicts[name] = verification.compare(
             exported, pictures, ours, theirs, milliseconds, flags.precision, flags.max_loss)
     return verdicts

@@ -19,6 +19,7 @@ class Format:
     inputs: dict[str, str]  # What goes in, by name,
     outputs: dict[str, str]  # and what comes out beside or otherwise than what all formats give.
     needs: tuple[str, ...]  # The modules that write and read it.
+    reads_by: tuple[str, ...]  # Those that its client imports.
     about: str  # What one should know of it.
     lacks: tuple[str, ...] = ()  # Of what all formats give.
 
@@ -38,24 +39,24 @@ FORMATS = {
          'pixels': f'{PIXELS}; of signature `serving_pixels`'},
         {'labels': 'string [n, labels], the most probable first',
          'probabilities': 'float32 [n, labels], of these, after the temperature'},
-        ('tensorflow',),
+        ('tensorflow',), ('tensorflow',),
         'For TensorFlow, and TensorFlow Serving with `savedmodel` as the directory of the model. Files are decoded, '
         'turned upright (EXIF) and put on white where they are transparent inside the graph. It knows no WebP, '
         'BMP, TIFF or HEIC, and no colour profiles; one file that it cannot read makes the whole batch an error. '
         '`labels` and `probabilities` come with the most probable first.'),
     'openvino': Format(
-        openvino.write, {'pixels': PIXELS}, {}, ('openvino',),
+        openvino.write, {'pixels': PIXELS}, {}, ('openvino',), ('openvino', 'PIL.ImageOps'),
         'For CPUs, without TensorFlow. **Compile it with `INFERENCE_PRECISION_HINT` f32**, as below: CPUs that have '
         'bfloat16 use it by themselves, and then the answers are others, and worse.'),
     'litert': Format(
         litert.write,
         {'image': 'float32 [1, image_size, image_size, 3] in [0, 1]: upright, RGB, the central part, resized as '
                   'README.md does it'},
-        {}, ('ai_edge_litert',),
+        {}, ('ai_edge_litert',), ('ai_edge_litert.interpreter', 'PIL.ImageOps'),
         f'{FOR_PHONES} **For MediaPipe** there is `mediapipe.tflite` with `probabilities` alone, and the labels '
         f'inside: {MEDIAPIPE}'),
     'onnx': Format(
-        onnx.write, {'pixels': PIXELS}, {}, ('tf2onnx', 'onnx', 'onnxruntime'),
+        onnx.write, {'pixels': PIXELS}, {}, ('tf2onnx', 'onnx', 'onnxruntime'), ('onnxruntime', 'PIL.ImageOps'),
         f'For the many programs that read ONNX (opset {onnx.OPSET}), ONNX Runtime first.'),
 }
 # What there is in each precision.

@@ -1,5 +1,6 @@
 """Whether an export answers as the run does: asked in a process of its own that does not have this project."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -7,8 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image
@@ -104,7 +106,8 @@ def drawn(count: int, seed: int = 0) -> Pictures:
 
 def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
     """As `finetune predict` comes to them, with TensorFlow; `path` is that of the checkpoint."""
-    views_of, answers_of = viewer(network.image_size, network.crop_fraction), engines.function(network.model)
+    views_of = viewer(network.image_size, network.crop_fraction)
+    answers_of = engines.frozen(network.model, 'tensorflow')
     batches, found, evidence = iter(pictures.files), [], None
     for batch in iter(lambda: list(itertools.islice(batches, BATCH)), []):
         answers = answers_of(views_of(tf.constant(batch)))
@@ -122,25 +125,73 @@ def of_the_run(network: Network, pictures: Pictures, path: str) -> Answers:
     return Answers(logits.argmax(axis=1), logits, familiarity, evidence)
 
 
-def of_the_export(format: str, directory: Path, pictures: Pictures) -> tuple[Answers, float]:
-    """The same from the files in the directory, and the median milliseconds of one picture."""
-    with tempfile.TemporaryDirectory() as private:
-        code, folder, results = (Path(private, name) for name in ('code', 'pictures', 'results.npz'))
+class Trial:
+    """A process that answers pictures by what was exported to one format; it is begun early, for its imports take long.
+    """
+
+    def __init__(self, format: str, private: Path):
+        self._format = format
+        code, self._pictures, self._results, errors = (
+            private / name for name in ('code', 'pictures', 'results.npz', 'errors'))
         code.mkdir()
-        folder.mkdir()
+        self._pictures.mkdir()
         (code / 'client.py').write_text(formats.client(format))
-        for number, file in enumerate(pictures.files):
-            (folder / f'{number:06d}').write_bytes(file)
+        self._errors = errors.open('w+', errors='replace')
         program = Path(__file__).with_name('trial.py')
-        done = subprocess.run(
-            [sys.executable, '-P', program, code, folder, results], cwd=directory, capture_output=True, text=True,
-            errors='replace', env=os.environ | {'TF_FORCE_GPU_ALLOW_GROWTH': 'true'})
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
-            raise Error(f'the {format} that was written cannot be used: {printable(reason)}')
-        with np.load(results) as found:
+        self._process = subprocess.Popen(
+            [sys.executable, '-P', program, code, self._pictures, self._results, *formats.FORMATS[format].reads_by],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            env=os.environ | {'TF_FORCE_GPU_ALLOW_GROWTH': 'true'})
+
+    def begin(self, directory: Path, pictures: Pictures) -> None:
+        """Has it answer them by the files in the directory, while the caller does something else."""
+        for number, file in enumerate(pictures.files):
+            (self._pictures / f'{number:06d}').write_bytes(file)
+        self._tell(f'{directory.resolve()}\n')
+
+    def wait(self) -> None:
+        """Until it has answered them all."""
+        if not any(line == 'answered\n' for line in self._process.stdout):
+            self._fail()
+
+    def answers(self) -> tuple[Answers, float]:
+        """And the median milliseconds of one picture, measured now: nothing else should compute."""
+        self._tell('\n')
+        if self._process.wait():
+            self._fail()
+        with np.load(self._results) as found:
             answers = Answers(found['best'], found.get('logits'), found.get('familiarity'), found.get('evidence'))
             return answers, float(np.median(found['milliseconds']))
+
+    def end(self) -> None:
+        """Whatever became of it."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # It has ended; `answers` says why.
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def _fail(self) -> NoReturn:
+        code = self._process.wait()
+        self._errors.seek(0)
+        reason = (self._errors.read().strip().splitlines() or [f'exit code {code}'])[-1]
+        raise Error(f'the {self._format} that was written cannot be used: {printable(reason)}')
+
+
+@contextlib.contextmanager
+def trials(names: Sequence[str]) -> Iterator[dict[str, Trial]]:
+    """One for each format."""
+    with tempfile.TemporaryDirectory() as private, contextlib.ExitStack() as ending:
+        begun = {}
+        for name in names:
+            folder = Path(private, name)
+            folder.mkdir()
+            begun[name] = Trial(name, folder)
+            ending.callback(begun[name].end)
+        yield begun
 
 
 def compare(

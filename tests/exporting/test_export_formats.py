@@ -159,15 +159,15 @@ def test_every_weight_is_saved_once(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('of, expected', [('logits', 'another label'), ('evidence', 'evidence differs')])
+@pytest.mark.parametrize('of, expected', [('logits', 'a logit differs'), ('evidence', 'evidence differs')])
 def test_an_answer_that_changed_is_not_published(run, tmp_path, monkeypatch, capsys, of, expected):
-    original = verification.of_the_export
+    original = verification.Trial.answers
 
-    def spoilt(*arguments):
-        found, milliseconds = original(*arguments)
+    def spoilt(trial):
+        found, milliseconds = original(trial)
         return dataclasses.replace(found, **{of: getattr(found, of)[..., ::-1]}), milliseconds
 
-    monkeypatch.setattr(verification, 'of_the_export', spoilt)
+    monkeypatch.setattr(verification.Trial, 'answers', spoilt)
     assert export.main([str(run.directory), f'--output={tmp_path}/export']) == 3
     told = capsys.readouterr().err
     assert 'savedmodel' in told and 'is not written' in told and expected in told
@@ -179,6 +179,15 @@ def test_what_cannot_be_read_is_not_published_and_says_why(run, tmp_path, monkey
     assert export.main([str(run.directory), f'--output={tmp_path}/export']) == 1
     assert 'savedmodel that was written cannot be used: ModuleNotFoundError' in capsys.readouterr().err
     assert not (tmp_path / 'export').exists()
+
+
+def test_a_trial_that_dies_on_the_way_is_told_and_leaves_no_process(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(formats, 'client', lambda name: 'import os\nos._exit(7)\n')
+    begun, original = [], verification.Trial.end
+    monkeypatch.setattr(verification.Trial, 'end', lambda trial: (begun.append(trial), original(trial)))
+    assert export.main([str(run.directory), f'--output={tmp_path}/export']) == 1
+    assert 'savedmodel that was written cannot be used' in capsys.readouterr().err
+    assert [trial._process.poll() for trial in begun] == [7]
 
 
 @pytest.mark.parametrize('flags, expected, code', [
