@@ -1,6 +1,7 @@
 """`finetune export`: a run -> files for elsewhere, each of which has answered real pictures as the run does."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from finetune.building import staging
+from finetune.checking import judgement
 from finetune.console import command
 from finetune.console.errors import Error, RequirementMissed, UsageError
 from finetune.console.terminal import count, printable, say
@@ -69,7 +71,8 @@ def export(flags: SimpleNamespace) -> None:
             for name in names:
                 (private / name).mkdir()
                 formats.PRECISIONS[flags.precision][name].write(exported, private)
-            facts = card.facts(run, loaded, exported, pictures.source, flags.precision, names, private)
+            facts = card.facts(run, loaded, exported, pictures.source, flags.precision, names, private,
+                               _findings(data))
             card.write_facts(private, facts)
             for trial in trials.values():
                 trial.begin(private, pictures)
@@ -105,6 +108,15 @@ def _records(flags: SimpleNamespace, run: Run, data_dir: str | None) -> Records 
     data = dataset.open_records(data_dir)
     answers.check_labels(run, data)
     return data
+
+
+def _findings(data: Records | None) -> dict[str, int] | None:
+    """The counts of a check of these very records, where it lies beside them."""
+    try:
+        found = json.loads((data.directory / judgement.DIRECTORY / 'findings.json').read_text()) if data else {}
+        return found['figures'] if found.get('data_fingerprint') == data.fingerprint else None
+    except (OSError, ValueError, AttributeError, KeyError):
+        return None
 
 
 def _pictures(flags: SimpleNamespace, data: Records | None) -> Pictures:

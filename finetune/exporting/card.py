@@ -9,7 +9,7 @@ from finetune.console import machine
 from finetune.console.files import write_atomically
 from finetune.console.terminal import printable, table
 from finetune.evaluation import metrics
-from finetune.exporting import formats
+from finetune.exporting import formats, front_matter
 from finetune.exporting.formats import PRECISIONS, Format
 from finetune.exporting.network import Network
 from finetune.exporting.verification import Verdict
@@ -28,9 +28,12 @@ OUTPUTS = {
 
 
 def facts(
-    run: Run, loaded: Loaded, network: Network, pictures: str, precision: str, names: Sequence[str], directory: Path
+    run: Run, loaded: Loaded, network: Network, pictures: str, precision: str, names: Sequence[str], directory: Path,
+    findings: Mapping[str, int] | None
 ) -> dict:
-    """What model.json holds before anything is proven; `pictures` says in words which ones are answered."""
+    """What model.json holds before anything is proven; `pictures` says in words which ones are answered, `findings`
+    how many of each kind a check of the records found.
+    """
     return {
         'version': VERSION,
         'precision': precision,
@@ -40,8 +43,12 @@ def facts(
         'temperature': network.temperature,
         'keep': network.keep if network.can_abstain else None,
         'treatment': network.treatment,
-        'run': {'name': run.directory.resolve().name, 'network': run.recipe.model, 'step': loaded.step,
+        'run': {'name': run.directory.resolve().name, 'network': run.recipe.model,
+                'pretrained': bool(run.recipe.pretrained), 'step': loaded.step,
                 'records': run.records['fingerprint']},
+        'training_pictures': {label: run.records['per_class'][number] for number, label in network.names.items()},
+        'findings': findings,
+        'license': front_matter.license_of(run.recipe),
         'versions': machine.versions(),
         'verified_with': pictures,
         'formats': {
@@ -106,7 +113,7 @@ def write(directory: Path, facts: dict, verdicts: Mapping[str, Verdict], table: 
     """All of it, once every format is proven."""
     proven = {name: told | {'verification': _of_verdict(verdicts[name])} for name, told in facts['formats'].items()}
     write_facts(directory, facts | {'formats': proven})
-    write_atomically(directory / README, _readme(facts, table).encode())
+    write_atomically(directory / README, f'{front_matter.of(facts, verdicts)}\n{_readme(facts, table)}'.encode())
 
 
 def _readme(facts: dict, table: str) -> str:
@@ -122,9 +129,30 @@ def _readme(facts: dict, table: str) -> str:
         f'It looks at the central {100 * facts["crop_fraction"]:.4g} % of each side, resized to {facts["image_size"]} '
         f'x {facts["image_size"]} pixels. Logits are divided by {facts["temperature"]:.4g} before the softmax. '
         '`model.json` has all that a program needs to know, `labels.txt` the labels in their order.', '',
+        f'It learned from {_listed(facts["training_pictures"])} pictures. {_limits(facts["findings"])}', '',
+        _licence(facts), '',
         f'Each format has answered {facts["verified_with"]}, in a process without the program that made it:', '',
         '```', table, '```', '', 'The code below answers pictures; it runs in this directory.']
     for name in facts['formats']:
         about = PRECISIONS[facts['precision']][name].about
         lines += ['', f'## {name}', '', about, '', '```python', formats.client(name).rstrip(), '```']
     return '\n'.join(lines) + '\n'
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    shown = ', '.join(f'{count} {printable(name)}' for name, count in list(counts.items())[:20])
+    return f'{shown}, …: in all {sum(counts.values())}' if len(counts) > 20 else shown
+
+
+def _licence(facts: dict) -> str:
+    if not facts['run']['pretrained']:
+        return 'It began with random weights.'
+    known = facts['license'] or 'not known to the program that made this: look it up before you pass it on'
+    return f'The licence of the weights that it began with is {known}.'
+
+
+def _limits(findings: Mapping[str, int] | None) -> str:
+    if findings is None:
+        return 'These were not checked for wrong labels, copies and odd ones.'
+    found = {name.replace('_', ' '): count for name, count in findings.items() if count}
+    return f'A check of the records found in them: {_listed(found) or "nothing"}.'

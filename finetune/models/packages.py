@@ -13,11 +13,12 @@ from finetune.models.weights import Weights
 
 
 class Package(NamedTuple):
-    """What pip calls it, the file in it, and that file's sha256."""
+    """What pip calls it, the file in it, that file's sha256, and the licence of the weights."""
 
     name: str
     file: str
     sha256: str
+    license: str = 'apache-2.0'
 
     @property
     def module(self) -> str:
