@@ -124,6 +124,7 @@ def test_a_network_that_has_left_all_places_behind_shows_no_evidence(tmp_path):
 NETWORKS = {
     'mobilenet_v2': ('--width=0.35', '--image_size=32', '--feature_layers=block_12,block_16'),
     'efficientnet_b0': ('--image_size=32',),
+    'resnet20_cifar': ('--image_size=32',),
 }
 
 
