@@ -41,16 +41,21 @@ def for_training(
     Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is
     decided by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
     """
-    def picture(view_seed, serialized):
+    def picture(view_seed, numbered):
+        place, serialized = numbered
         example = examples.parse(serialized)
-        image = distort(decode(example['encoded']), image_size, distortion, view_seed)
+        image = distort(decode(example['encoded']), image_size, distortion, tf.stack([view_seed, place]))
         return _batch_item(image, example)
 
+    def pictures_of(epoch):
+        first_place = tf.where(epoch == first_epoch, first_step * batch_size % counted.records, 0)
+        view_seeds = tf.data.Dataset.from_tensors(_seed(seed, 0, epoch)).repeat()
+        return tf.data.Dataset.zip(view_seeds, _epoch(counted, paths, seed, epoch, first_place))
+
     counted, paths = records_.split(split), records_.paths(split)  # Here: in a graph, TensorFlow warns of os.fsencode.
-    first_epoch, first_index = divmod(first_step * batch_size, counted.records)
-    # Skip before decoding: it costs reading. Repeat before batching: every batch is full, and no picture is left out.
-    order = tf.data.Dataset.range(first_epoch, 2**62).flat_map(lambda epoch: _epoch(counted, paths, seed, epoch))
-    order = order.skip(first_index)
+    first_epoch = first_step * batch_size // counted.records
+    # Repeat before batching: every batch is full, and no picture is left out.
+    order = tf.data.Dataset.range(first_epoch, 2**62).flat_map(pictures_of)
     dataset = order.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
@@ -88,18 +93,21 @@ def of_all_views(
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _epoch(split: Split, paths: Sequence[bytes], seed: int, epoch):
-    """(seed of its view, serialized record) of every record, shuffled: the shards, then blocks of what memory holds."""
+def _epoch(split: Split, paths: Sequence[bytes], seed: int, epoch, first_place):
+    """(place, serialized record) of every record from a place on, shuffled: the shards, then blocks of what memory
+    holds.
+    """
     epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
     files = tf.random.experimental.stateless_shuffle(tf.constant(paths), epoch_seed)
-    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset, cycle_length=16, num_parallel_calls=1, deterministic=True)
-    # Not Dataset.shuffle: its order hangs on TensorFlow's global seed, and so on what ran before.
-    blocks = dataset.batch(_records_in_memory(split)).enumerate()
-    dataset = blocks.flat_map(lambda number, block: tf.data.Dataset.from_tensor_slices(
-        tf.random.experimental.stateless_shuffle(block, tf.random.fold_in(epoch_seed, number))))
-    view_seed = _seed(seed, 0, epoch)
-    return dataset.enumerate().map(lambda index, serialized: (tf.stack([view_seed, index]), serialized))
+    records = tf.data.Dataset.from_tensor_slices(files).interleave(tf.data.TFRecordDataset, cycle_length=16)
+    first_place, size = tf.cast(first_place, tf.int64), tf.constant(_records_in_memory(split), tf.int64)
+    first_block = first_place // size
+    # Skip before shuffling: of what comes before, the bytes are read, and no more. Not Dataset.shuffle: its order hangs
+    # on TensorFlow's global seed, and so on what ran before.
+    blocks = records.skip(first_block * size).batch(size).enumerate(first_block)
+    shuffled = blocks.map(lambda number, block: tf.random.experimental.stateless_shuffle(
+        block, tf.random.fold_in(epoch_seed, number)))
+    return shuffled.unbatch().skip(first_place % size).enumerate(first_place)
 
 
 def _seed(seed: int, purpose: int, number):
