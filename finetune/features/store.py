@@ -20,6 +20,7 @@ import io
 import itertools
 import json
 import math
+import mmap
 import os
 import shutil
 import time
@@ -43,6 +44,8 @@ from finetune.records.dataset import Records
 FORMAT = 5  # Another one where the same facts would give other bytes.
 PASS_BATCH = 32  # Pictures times views.
 IN_MEMORY = 2**30  # Bytes of features that training holds a copy of; larger files are read as it goes.
+ALIGNMENT = 64  # Bytes, of what TensorFlow takes without a copy of its own.
+COPIED_AT_ONCE = 4096  # Rows.
 SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.
 # Of what is kept. The note of progress goes before the rows that it vouches for, and last what says what it all is.
 NAMES = ('features.npy', 'progress.json', 'partial.npy', earlier.PICTURES, 'features.json')
@@ -120,12 +123,14 @@ class Features:
         first_epoch, first_place = divmod(first_step * batch_size, count)
         places = tf.data.Dataset.range(first_epoch, 2**62).flat_map(epoch).skip(first_place)
         places = places.batch(batch_size, drop_remainder=True)
-        return places.map(self._in_memory() if self.rows.nbytes < IN_MEMORY else self._on_disk()).prefetch(
-            tf.data.AUTOTUNE)
+        rows = places.map(self._in_memory() if self.rows.nbytes < IN_MEMORY else self._on_disk())
+        as_written = tf.data.Options()  # To rewrite the dataset, TensorFlow would copy what it holds.
+        as_written.experimental_optimization.apply_default_optimizations = False
+        return rows.prefetch(tf.data.AUTOTUNE).with_options(as_written)
 
     def _in_memory(self) -> Callable:
         """Places [b, 2] (record, view) -> a batch, from one copy of all features."""
-        features, labels = tf.constant(self.rows['features']), tf.constant(self.rows['label'])
+        labels, features = tf.constant(self.rows['label']), _held(self.rows)  # In this order: it lets the file go.
 
         def batch(places):
             return {'image': tf.cast(tf.gather_nd(features, places), tf.float32),
@@ -162,6 +167,25 @@ class Features:
     def _part(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[first:end]
         return rows['label'].copy(), rows['features'][:, 0].astype(np.float32)
+
+
+def _held(rows: np.ndarray):
+    """The features of mapped rows as a tensor that on a CPU is the only copy in memory: tf.constant would hold two."""
+    features = rows['features']
+    room = np.empty(features.nbytes + ALIGNMENT, np.uint8)
+    aligned = -room.ctypes.data % ALIGNMENT
+    copy = room[aligned:aligned + features.nbytes].view(features.dtype).reshape(features.shape)
+    for first in range(0, len(rows), COPIED_AT_ONCE):
+        copy[first:first + COPIED_AT_ONCE] = features[first:first + COPIED_AT_ONCE]
+        _let_go(rows)
+    return tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
+
+
+def _let_go(rows: np.ndarray) -> None:
+    """Of what memory holds of the file: it is read again where it is asked for."""
+    mapped = getattr(rows, '_mmap', None)
+    if mapped is not None and hasattr(mmap, 'MADV_DONTNEED'):  # Not on every system.
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class Pooled(NamedTuple):

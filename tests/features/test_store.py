@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -584,6 +585,39 @@ def test_what_is_read_from_the_disk_is_what_memory_holds(kept, monkeypatch):
         for ours, theirs in zip(batches_of(first_step), in_memory[first_step:], strict=False):
             np.testing.assert_array_equal(ours['image'], theirs['image'])
             np.testing.assert_array_equal(ours['label'], theirs['label'])
+
+
+ROOM_FOR_FEATURES = """
+import numpy as np
+from pathlib import Path
+from finetune.features import store
+from finetune.console.lazy import tf
+
+def memory():
+    return sum(int(line.split()[1]) * 1024 for line in Path('/proc/self/status').read_text().splitlines()
+               if line.startswith(('RssAnon', 'RssFile')))
+
+row = np.dtype([('label', '<i4'), ('features', '<f2', (1, 1280))])
+rows = np.lib.format.open_memmap('features.npy', 'w+', row, (40_000,))
+rows.flush()
+store._let_go(rows)
+next(iter(store.Features(rows[:100]).for_training(32, 0)))
+before = memory()
+batches = iter(store.Features(rows).for_training(32, 0))
+for _ in range(100):
+    next(batches)
+print((memory() - before) / rows.nbytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='it asks Linux how much memory it has')
+def test_features_that_train_lie_in_memory_once(tmp_path):
+    """They took three times their file: a tensor, the copy that it was made of, and the pages of the file."""
+    child = subprocess.run([sys.executable, '-c', ROOM_FOR_FEATURES], cwd=tmp_path, capture_output=True, text=True,
+                           env=os.environ | {'PYTHONPATH': str(Path(__file__).parents[2])})
+    assert child.returncode == 0, child.stderr
+    assert 0.5 < float(child.stdout) < 1.2
 
 
 def test_an_epoch_is_every_picture_once_in_one_of_its_views(kept):
