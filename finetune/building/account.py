@@ -52,7 +52,7 @@ def start_screen(plan: Plan, output: Path, automatic_percent: bool) -> None:
     for part in plan.parts:
         say(f'  {listed(part.splits)} from {part.source.where}: {count(part.pictures, "picture")}')
         for split in part.splits[1:]:
-            say(f'  {plan.percents[split]:g} % of them, by content, are kept for {split}'
+            say(f'  {plan.percents[split]:.3g} % of them, by content, are kept for {split}'
                 + ' (chosen automatically: --validation_percent or --validation_directory)'
                 * (automatic_percent and split == 'validation'))
     columns = (part.source.per_label for part in plan.parts)

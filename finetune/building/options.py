@@ -5,6 +5,7 @@ from finetune.console.command import Flags
 from finetune.pictures import gate
 
 SEED = 12345
+MOST_SHARDS = 99_999  # Their names have five digits for it.
 
 
 def add_flags(flags: Flags) -> None:
@@ -23,7 +24,8 @@ def add_flags(flags: Flags) -> None:
                  'validates)')
     flags.number('validation_percent', None, 'without a validation directory: how much of the pictures is kept for '
                  'validation: that share of each class, chosen by content, not by name or order (default: '
-                 f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}; 0: none)', least=0)
+                 f'{plan.AUTOMATIC_VALIDATION_PERCENT:g}, but no more than {plan.MOST_VALIDATION:,} pictures; 0: none)',
+                 least=0)
     flags.number('test_percent', 0, 'without a test directory: how much of the pictures is kept for a test, chosen by '
                  'content too; the validation pictures stay the same (0: none)', least=0)
     flags.path('group_near_duplicates', None, 'findings.csv of `finetune check`: what it found to be nearly the same '
@@ -40,9 +42,11 @@ def add_flags(flags: Flags) -> None:
                   'inception_v3, 224 for most', least=0)
     flags.integer('sixteen_bit_max', gate.SIXTEEN_BIT_MAX, 'the value that becomes white in pictures of 16 bits: 4095 '
                   'for data of 12 bits, which come out nearly black otherwise', least=1, most=gate.SIXTEEN_BIT_MAX)
-    flags.integer('train_shards', 2, 'number of training shards', least=1)
-    flags.integer('validation_shards', 2, 'number of validation shards', least=1)
-    flags.integer('test_shards', 2, 'number of test shards', least=1)
+    by_size = (f'one for {plan.SHARD_PICTURES:,} pictures or {plan.SHARD_BYTES // 10**6} MB, but at least '
+               f'{plan.LEAST_SHARDS} of more than {plan.FEW_PICTURES:,} pictures, else {plan.FEW_SHARDS}')
+    flags.integer('train_shards', None, f'number of training shards (default: {by_size})', least=1, most=MOST_SHARDS)
+    flags.integer('validation_shards', None, 'number of validation shards (likewise)', least=1, most=MOST_SHARDS)
+    flags.integer('test_shards', None, 'number of test shards (likewise)', least=1, most=MOST_SHARDS)
     flags.integer('seed', SEED, 'decides the order of the records')
     flags.group('what is let in')
     flags.integer('max_bytes', gate.Limits.max_bytes, 'reject larger files', least=1)

@@ -475,3 +475,37 @@ def test_a_picture_that_joins_a_group_seldom_moves_the_others():
         keys = [rng.getrandbits(64) for _ in range(11)]
         moved += groups.shared_keys(ten, keys)[keys[0]] != groups.shared_keys([*ten, (9, 10)], keys)[keys[0]]
     assert 50 < moved < 140  # Of 1000, one in eleven.
+
+
+# ---- how much of it, in how many files ----
+
+
+def planned(monkeypatch, pictures: int, size: int = 0, **typed) -> plan.Plan:
+    """What is planned for a source of so many pictures and bytes."""
+    source = SimpleNamespace(per_label=[0, pictures], stored_bytes=lambda: size)
+    monkeypatch.setitem(plan.SOURCES, 'folders', lambda options: (('background', 'cat'), {'train': source}))
+    told = SimpleNamespace(group_near_duplicates=None, num_threads=1, seed=1, source='folders', validation_percent=None,
+                           test_percent=0, **dict.fromkeys(plan.STORED_BY), **dict.fromkeys(SHARDS))
+    return plan.make(SimpleNamespace(**vars(told) | typed))
+
+
+SHARDS = ('train_shards', 'validation_shards', 'test_shards')
+GB = 10**9
+
+
+@pytest.mark.parametrize(('pictures', 'size', 'train', 'validation'), [
+    (12, 1, 2, 2), (1250, GB // 10, 2, 2), (1300, GB // 10, 8, 2), (3670, GB // 5, 8, 2), (100_000, GB, 8, 8),
+    (1_000_000, GB, 95, 8), (100_000, 100 * GB, 313, 79)])
+def test_there_are_as_many_shards_as_pictures_and_bytes_need(monkeypatch, pictures, size, train, validation):
+    """Two files for a million pictures are read by two threads, and kept or copied whole or not at all."""
+    assert planned(monkeypatch, pictures, size).shards == {'train': train, 'validation': validation}
+
+
+def test_who_says_how_many_shards_gets_them(monkeypatch):
+    assert planned(monkeypatch, 100_000, train_shards=3).shards == {'train': 3, 'validation': 8}
+
+
+@pytest.mark.parametrize(('pictures', 'percent'), [(300, 20), (250_000, 20), (1_000_000, 5), (10_000_000, 0.5)])
+def test_of_very_many_pictures_no_more_validate_than_tell_anything(monkeypatch, pictures, percent):
+    assert planned(monkeypatch, pictures).percents == {'validation': pytest.approx(percent)}
+    assert planned(monkeypatch, pictures, validation_percent=30).percents == {'validation': 30}
