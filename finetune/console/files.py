@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from finetune.console.errors import Error
 from finetune.console.terminal import printable
@@ -43,17 +45,30 @@ def make_durable(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
     """The file is the old one or the new one, whole, whatever happens: temporary name beside it, fsync, rename."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         with naming(path), temporary.open('wb') as file:
-            file.write(content)
+            yield file
             file.flush()
             sync(file.fileno(), path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    with written_atomically(path) as file:
+        file.write(content)
+
+
+def let_go(array) -> None:
+    """Of what memory holds of a file that an array is mapped to: it is read again where it is asked for."""
+    mapped = getattr(array, '_mmap', None)
+    if mapped is not None and hasattr(mmap, 'MADV_DONTNEED'):  # Not on every system.
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def prepare(directory: Path, what: str, flag: str) -> bool:

@@ -1,18 +1,19 @@
 """What a run answers to every record of a split: computed once, and kept for whoever asks again."""
 
 import contextlib
-import io
 import itertools
 import json
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from finetune.console import files
 from finetune.console.errors import Error
-from finetune.console.files import write_atomically
 from finetune.console.lazy import tf
 from finetune.console.terminal import Progress, printable
-from finetune.evaluation import inference, unknown
+from finetune.evaluation import inference, metrics, unknown
 from finetune.evaluation.inference import Outputs
 from finetune.models import cuts, engines
 from finetune.records import batches, dataset
@@ -62,7 +63,7 @@ def answer(
     if len(outputs.labels) < count:
         raise Error(f'{printable(data.directory)}: {printable(split)} has {len(outputs.labels)} of {count} records. '
                     'Build the records again.')
-    broken = int(np.sum(~np.isfinite(outputs.logits).all(axis=1)))
+    broken = int(np.sum(metrics.by_rows(lambda logits: ~np.isfinite(logits).all(axis=1), outputs.logits)))
     if broken:
         raise Error(f'{printable(loaded.path)}: the outputs for {broken} of {count} pictures are not finite. '
                     'Evaluate another checkpoint with --checkpoint=STEP.')
@@ -120,10 +121,20 @@ def keep(directory: Path, outputs: Outputs, of: str | None) -> list[Path]:
     """Writes the answers with what they are of (see `identity`), if that is known; returns what was written."""
     if of is None:
         return []
-    content = io.BytesIO()
-    np.savez(content, of=of, label=outputs.labels, logits=outputs.logits, filename=np.array(outputs.filenames, 'S'))
-    write_atomically(directory / FILE, content.getvalue())
+    small = {'of': np.array(of), 'label': outputs.labels, 'filename': np.array(outputs.filenames, 'S')}
+    with files.written_atomically(directory / FILE) as file, zipfile.ZipFile(file, 'w') as archive:
+        for name, array in small.items():
+            with archive.open(f'{name}.npy', 'w') as member:
+                np.lib.format.write_array(member, array)
+        with archive.open('logits.npy', 'w', force_zip64=True) as member:
+            _write_by_rows(member, outputs.logits)
     return [directory / FILE]
+
+
+def _write_by_rows(file: BinaryIO, array: np.ndarray) -> None:
+    """As np.save does, which would keep all of a mapped array in memory."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    metrics.by_rows(lambda rows: np.array([file.write(rows.tobytes())]), array)
 
 
 def kept(run: Run, of: str | None, count: int) -> tuple[Outputs, Path] | None:

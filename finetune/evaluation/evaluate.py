@@ -79,12 +79,12 @@ def _calibration(outputs: Outputs, loaded: Loaded, chose: bool) -> dict | None:
     if fitted is None:
         return None
     in_turn = chose and fitted.fitted_on == trust.VALIDATION
-    scaled = calibration.halves_in_turn(labels, logits) if in_turn else logits / fitted.temperature
+    temperatures = calibration.halves_in_turn(labels, logits) if in_turn else fitted.temperature
     return {
         'temperature': fitted.temperature, 'fitted_on': fitted.fitted_on, 'fitted_on_pictures': fitted.pictures,
         'after_is_by_halves_in_turn': in_turn,
         'before': dataclasses.asdict(calibration.measure(labels, logits)),
-        'after': dataclasses.asdict(calibration.measure(labels, scaled)),
+        'after': dataclasses.asdict(calibration.measure(labels, logits, temperatures)),
         'keep': unknown.KEEP if fitted.can_abstain else None,
         'unknown': int(np.sum(outputs.extra <= 1 - unknown.KEEP)) if fitted.can_abstain else None}
 
@@ -102,7 +102,7 @@ def write(directory: Path, done: Evaluation, data: Records) -> list[Path]:
 def _worst_examples(done: Evaluation, data: Records, split: str) -> list[results.Example]:
     """With the probabilities that `finetune predict` gives."""
     outputs = done.outputs
-    mistakes = metrics.worst_mistakes(outputs.labels, outputs.logits / done.temperature)
+    mistakes = metrics.worst_mistakes(outputs.labels, outputs.logits, temperature=done.temperature)
     pictures = examples.encoded_at(data.paths(split), {mistake.index for mistake in mistakes})
     return [results.Example(mistake, outputs.filenames[mistake.index], pictures[mistake.index])
             for mistake in mistakes]

@@ -13,9 +13,24 @@ from functools import cached_property
 
 import numpy as np
 
+from finetune.console import files
 from finetune.console.errors import RequirementMissed, UsageError
 
+AT_ONCE = 2**22  # Logits: in double precision they take 32 MB.
 NORMAL_95 = 1.959963984540054  # 95 % of a normal distribution lies within so many standard deviations.
+
+
+def by_rows(asked: Callable, logits: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """`asked(logits, *others)`, an array with a row for every picture, of some pictures after the other.
+
+    A copy of the logits of 100,000 pictures and 1000 classes would take 0.8 GB.
+    """
+    step, found = max(1, AT_ONCE // logits.shape[1]), []
+    for first in range(0, len(logits), step):
+        part = slice(first, first + step)
+        found.append(asked(logits[part], *(other[part] for other in others)))
+        files.let_go(logits)
+    return np.concatenate(found)
 
 
 def ranked(logits: np.ndarray, k: int) -> np.ndarray:
@@ -77,20 +92,28 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one pass over a split found; `confusion[true, answered]` counts records."""
+    """What one pass over a split found."""
 
     labels: tuple[str, ...]
-    confusion: np.ndarray
+    answers: np.ndarray  # int [m, 3]: (true, answered, records) of every kind of answer that was given.
     right_in_5: int
     loss: float  # Mean cross-entropy of the true class, in nats.
 
     @property
     def records(self) -> int:
-        return int(self.confusion.sum())
+        return int(self.answers[:, 2].sum())
 
     @property
     def right(self) -> int:
-        return int(self.confusion.trace())
+        return int(self._counts[self._is_right].sum())
+
+    @property
+    def _counts(self) -> np.ndarray:
+        return self.answers[:, 2]
+
+    @property
+    def _is_right(self) -> np.ndarray:
+        return self.answers[:, 0] == self.answers[:, 1]
 
     @property
     def precision_at_1(self) -> float:
@@ -106,7 +129,7 @@ class Scores:
 
         A background that is neither a record nor an answer is switched off and not counted.
         """
-        background = bool(self.confusion[0].any() or self.confusion[:, 0].any())
+        background = bool((self.answers[:, :2] == 0).any())
         return len(self.labels) - (not background) <= 5 and self.right_in_5 == self.records
 
     @property
@@ -116,15 +139,31 @@ class Scores:
     @cached_property
     def classes(self) -> list[ClassScore]:
         """The classes that occur or were answered; a background that never does is left out."""
-        columns = self.confusion.sum(axis=1), self.confusion.sum(axis=0), self.confusion.diagonal()
+        true, answered, counts = self.answers.T
+        right = np.where(self._is_right, counts, 0)
+        columns = [np.bincount(numbers, of, len(self.labels)).astype(int)
+                   for numbers, of in ((true, counts), (answered, counts), (true, right))]
         scores = map(ClassScore, range(len(self.labels)), self.labels, *np.stack(columns).tolist())
         return [score for score in scores if score.records or score.answered]
 
     def confusions(self) -> list[tuple[int, int, int]]:
         """Every kind of mistake that was made as (true, answered, records), the most frequent first."""
-        wrong = self.confusion - np.diag(self.confusion.diagonal())
-        pairs = [(*pair, int(wrong[*pair])) for pair in np.argwhere(wrong).tolist()]
-        return sorted(pairs, key=lambda pair: (-pair[2], pair))
+        return sorted(map(tuple, self.answers[~self._is_right].tolist()), key=lambda pair: (-pair[2], pair))
+
+    def most_mixed_up(self, most: int) -> list[int]:
+        """The classes that occur or were answered, in their order; of very many those with the most mistakes."""
+        wrong = {row.number: row.records + row.answered - 2 * row.right for row in self.classes}
+        return sorted(sorted(wrong, key=lambda number: (-wrong[number], number))[:most])
+
+    def confusion(self, numbers: Sequence[int]) -> np.ndarray:
+        """How many records of these classes, [k] rows, were answered with them, [k] columns."""
+        places = np.full(len(self.labels), -1)
+        places[numbers] = np.arange(len(numbers))
+        true, answered = places[self.answers[:, :2]].T
+        inside = (true >= 0) & (answered >= 0)
+        counts = np.zeros((len(numbers), len(numbers)), np.int64)
+        counts[true[inside], answered[inside]] = self._counts[inside]
+        return counts
 
     def figures(self) -> dict[str, float]:
         """The single numbers, by the names that --require and metrics.json know them by."""
@@ -141,11 +180,16 @@ class Scores:
 def score(labels: np.ndarray, logits: np.ndarray, names: Sequence[str]) -> Scores:
     """Counts the answers to n pictures: labels int [n], finite logits [n, classes], the classes' names."""
     assert len(labels) == len(logits) > 0 and logits.shape[1] == len(names)
-    confusion = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
+    answered, rank, loss = by_rows(_judged, logits, labels).T
+    kinds, counts = np.unique(labels.astype(int) * len(names) + answered.astype(int), return_counts=True)
+    answers = np.stack([*divmod(kinds, len(names)), counts], axis=1)
+    return Scores(tuple(names), answers, int(np.sum(rank < 5)), float(np.mean(loss)))
+
+
+def _judged(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[n, 3]: the answer, how many classes stand before the true one, and the cross-entropy of that."""
     of_label = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    right_in_5 = int(np.sum(rank_of_label(labels, logits) < 5))
-    return Scores(tuple(names), confusion, right_in_5, loss=float(np.mean(log_sum_exp(logits) - of_label)))
+    return np.stack([logits.argmax(axis=1), rank_of_label(labels, logits), log_sum_exp(logits) - of_label], axis=1)
 
 
 @dataclass(frozen=True)
@@ -159,17 +203,19 @@ class Mistake:
     probability_of_true: float
 
 
-def worst_mistakes(labels: np.ndarray, logits: np.ndarray, most: int = 50) -> list[Mistake]:
+def worst_mistakes(
+    labels: np.ndarray, logits: np.ndarray, most: int = 50, temperature: float = 1.0
+) -> list[Mistake]:
     """The wrong answers that the network was surest of, the surest first; of equals the earlier record."""
-    answered = logits.argmax(axis=1)
+    def answer(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        likely, answered = probabilities(logits / temperature), logits.argmax(axis=1)
+        rows = np.arange(len(labels))
+        return np.stack([answered, likely[rows, answered], likely[rows, labels]], axis=1)
+
+    answered, sure, of_true = by_rows(answer, logits, labels).T
     wrong = np.flatnonzero(answered != labels)
-    likely = probabilities(logits[wrong])
-    rows = np.arange(len(wrong))
-    surest_first = np.argsort(-likely[rows, answered[wrong]], kind='stable')[:most]
-    return [
-        Mistake(int(i), int(labels[i]), int(answered[i]), float(p[answered[i]]), float(p[labels[i]]))
-        for i, p in zip(wrong[surest_first], likely[surest_first], strict=True)
-    ]
+    surest_first = wrong[np.argsort(-sure[wrong], kind='stable')[:most]]
+    return [Mistake(int(i), int(labels[i]), int(answered[i]), float(sure[i]), float(of_true[i])) for i in surest_first]
 
 
 COMPARISONS = {'>=': operator.ge, '<=': operator.le, '>': operator.gt, '<': operator.lt}

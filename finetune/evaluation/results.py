@@ -19,6 +19,7 @@ from finetune.evaluation.metrics import ClassScore, Mistake, Requirement, Scores
 
 SCHEMA = 1  # Of metrics.json; it changes when a name in there changes its meaning or goes.
 MOST_CLASSES = 40  # Rows of the per-class table that one still reads.
+MOST_DRAWN, MOST_MIXED_UP = 1000, 200  # Classes: a matrix of more than the first has only the second.
 MOST_CONFUSIONS = 20
 
 
@@ -90,7 +91,7 @@ def confusion_table(scores: Scores, width: int | None = None) -> str:
 
 def _confusion_matrix(scores: Scores) -> str:
     shown = [row.number for row in scores.classes]
-    counts = scores.confusion[shown][:, shown].tolist()
+    counts = scores.confusion(shown).tolist()
     names = [scores.labels[number] for number in shown]
     rows = [(name, *(count or '.' for count in row)) for name, row in zip(names, counts, strict=True)]
     return table(rows, ('true', *names), 'Confusion: rows are true, columns are answered')
@@ -169,8 +170,11 @@ def mistakes_csv(labels: Sequence[str], examples: Sequence[Example]) -> str:
 
 def _confusion_picture(scores: Scores, title: str) -> Image.Image:
     shown = [row.number for row in scores.classes]
+    if len(shown) > MOST_DRAWN:
+        shown = scores.most_mixed_up(MOST_MIXED_UP)
+        title += f', the {len(shown)} of {len(scores.classes):,} classes with the most mistakes'
     names = [drawings.name_of(scores.labels[number], number) for number in shown]
-    return drawings.confusion(scores.confusion[shown][:, shown], names, title)
+    return drawings.confusion(scores.confusion(shown), names, title)
 
 
 def _mistakes_picture(scores: Scores, examples: Sequence[Example]) -> Image.Image:

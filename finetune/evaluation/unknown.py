@@ -7,7 +7,7 @@ the share of real pictures with no higher score: of pictures like those, 5 % hav
 
 import numpy as np
 
-from finetune.evaluation.metrics import log_sum_exp
+from finetune.evaluation.metrics import by_rows, log_sum_exp
 
 SCORES = 999  # At most, of real pictures, to compare with: familiarity in thousandths.
 KEEP = 0.95  # Of real pictures, those that get their label where nobody says otherwise.
@@ -41,7 +41,7 @@ def fit(
     """
     cosines = _cosines_without_itself(features, labels)
     weight = 0.0
-    if logits is not None and (spread := log_sum_exp(logits).std()) > 0:
+    if logits is not None and (spread := by_rows(log_sum_exp, logits).std()) > 0:
         weight = float(cosines.std() / spread)
     found = np.sort(cosines + (_weighed(weight, logits) if weight else 0))
     if len(found) > SCORES:
@@ -74,4 +74,4 @@ def _directions(features: np.ndarray) -> np.ndarray:
 
 
 def _weighed(weight: float, logits: np.ndarray) -> np.ndarray:
-    return weight * log_sum_exp(logits) if weight else np.zeros(len(logits), np.float32)
+    return weight * by_rows(log_sum_exp, logits) if weight else np.zeros(len(logits), np.float32)

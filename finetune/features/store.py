@@ -20,7 +20,6 @@ import io
 import itertools
 import json
 import math
-import mmap
 import os
 import shutil
 import time
@@ -177,15 +176,8 @@ def _held(rows: np.ndarray):
     copy = room[aligned:aligned + features.nbytes].view(features.dtype).reshape(features.shape)
     for first in range(0, len(rows), COPIED_AT_ONCE):
         copy[first:first + COPIED_AT_ONCE] = features[first:first + COPIED_AT_ONCE]
-        _let_go(rows)
+        files.let_go(rows)
     return tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
-
-
-def _let_go(rows: np.ndarray) -> None:
-    """Of what memory holds of the file: it is read again where it is asked for."""
-    mapped = getattr(rows, '_mmap', None)
-    if mapped is not None and hasattr(mmap, 'MADV_DONTNEED'):  # Not on every system.
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class Pooled(NamedTuple):

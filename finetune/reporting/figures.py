@@ -19,18 +19,11 @@ FEWEST_ANSWERED = 10  # What fewer pictures say of the surest answers is noise.
 FEWEST_IN_BIN = 5  # Answers, without which a point of the reliability diagram only distracts.
 
 
-def in_matrix(scores: Scores) -> list[int]:
-    """The classes of the matrix: all, or those that most mistakes are made with, in their order."""
-    wrong = scores.confusion.sum(axis=0) + scores.confusion.sum(axis=1) - 2 * scores.confusion.diagonal()
-    occurring = sorted((row.number for row in scores.classes), key=lambda number: (-wrong[number], number))
-    return sorted(occurring[:MOST_IN_MATRIX])
-
-
 def confusion_matrix(scores: Scores) -> Markup:
-    shown = in_matrix(scores)
+    shown = scores.most_mixed_up(MOST_IN_MATRIX)
     pairs = [confusion(scores, *pair) for pair in scores.confusions()[:10]]
     return charts.matrix(
-        scores.confusion[shown][:, shown], [printable(scores.labels[number]) for number in shown],
+        scores.confusion(shown), [printable(scores.labels[number]) for number in shown],
         'Confusion matrix: a row for what a picture is, a column for what was answered',
         ' '.join(pairs) or 'No picture was taken for another class.')
 

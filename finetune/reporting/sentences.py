@@ -115,7 +115,7 @@ def _of_answers(contents: Contents) -> Iterator[Advice]:
 
 
 def confusion(scores: Scores, true: int, answered: int, pictures: int) -> str:
-    of_class = int(scores.confusion[true].sum())
+    of_class = next(row.records for row in scores.classes if row.number == true)
     return (f'{pictures:,} of {count(of_class, "picture")} of {printable(scores.labels[true])} '
             f'{"was" if pictures == 1 else "were"} taken for {printable(scores.labels[answered])}.')
 
@@ -138,7 +138,7 @@ def scaled_logits(contents: Contents) -> np.ndarray | None:
         return None
     labels, logits = contents.outputs.labels, contents.outputs.logits
     if _calibration(contents).get('after_is_by_halves_in_turn'):
-        return calibration.halves_in_turn(labels, logits)
+        return logits / calibration.halves_in_turn(labels, logits)
     return logits / fitted.temperature
 
 

@@ -51,7 +51,7 @@ def test_an_output_that_is_switched_off_has_no_say_in_the_temperature():
 def test_halves_in_turn_do_not_flatter_a_temperature_with_the_pictures_it_was_fitted_to():
     labels, logits = honest(40)
     itself = calibration.measure(labels, logits / calibration.temperature(labels, logits)).nll
-    assert calibration.measure(labels, calibration.halves_in_turn(labels, logits)).nll > itself
+    assert calibration.measure(labels, logits, calibration.halves_in_turn(labels, logits)).nll > itself
 
 
 def test_figures_are_those_of_the_textbook():

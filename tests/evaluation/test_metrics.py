@@ -29,8 +29,24 @@ def test_precision_counts_right_answers_per_record():
 
 def test_confusion_has_the_truth_in_rows_and_the_answer_in_columns():
     scores = metrics.score(*answers((1, 2), (1, 2), (3, 1)), LABELS)
-    assert scores.confusion[1, 2] == 2 and scores.confusion[3, 1] == 1 and scores.confusion.sum() == 3
+    assert scores.confusion([1, 2, 3]).tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]
+    assert scores.confusion([1, 2]).tolist() == [[0, 2], [0, 0]]
     assert scores.confusions() == [(1, 2, 2), (3, 1, 1)]
+
+
+def test_of_very_many_pictures_the_figures_are_the_same_as_of_few_at_a_time(monkeypatch):
+    random = np.random.default_rng(0)
+    labels, logits = random.integers(4, size=97), random.normal(size=(97, 4)).astype(np.float32)
+    whole = metrics.score(labels, logits, LABELS), metrics.worst_mistakes(labels, logits, temperature=2.0)
+    monkeypatch.setattr(metrics, 'AT_ONCE', 40)
+    scores = metrics.score(labels, logits, LABELS)
+    assert (scores.figures(), scores.confusions()) == (whole[0].figures(), whole[0].confusions())
+    assert metrics.worst_mistakes(labels, logits, temperature=2.0) == whole[1]
+
+
+def test_of_very_many_classes_those_are_shown_that_are_mixed_up():
+    scores = metrics.score(*answers((1, 1), (2, 3), (3, 3), (5, 4), (5, 4), classes=7), [str(i) for i in range(7)])
+    assert scores.most_mixed_up(2) == [4, 5] and scores.most_mixed_up(9) == [1, 2, 3, 4, 5]
 
 
 def test_a_network_that_says_the_same_of_every_class_gets_no_credit_for_it():

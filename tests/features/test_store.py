@@ -590,8 +590,8 @@ def test_what_is_read_from_the_disk_is_what_memory_holds(kept, monkeypatch):
 ROOM_FOR_FEATURES = """
 import numpy as np
 from pathlib import Path
+from finetune.console import files
 from finetune.features import store
-from finetune.console.lazy import tf
 
 def memory():
     return sum(int(line.split()[1]) * 1024 for line in Path('/proc/self/status').read_text().splitlines()
@@ -600,7 +600,7 @@ def memory():
 row = np.dtype([('label', '<i4'), ('features', '<f2', (1, 1280))])
 rows = np.lib.format.open_memmap('features.npy', 'w+', row, (40_000,))
 rows.flush()
-store._let_go(rows)
+files.let_go(rows)
 next(iter(store.Features(rows[:100]).for_training(32, 0)))
 before = memory()
 batches = iter(store.Features(rows).for_training(32, 0))
