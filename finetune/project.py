@@ -19,7 +19,7 @@ from finetune.building import identity, plan
 from finetune.building import options as building_options
 from finetune.building.understanding import Understood, understand
 from finetune.checking import judgement
-from finetune.console import command
+from finetune.console import command, teams
 from finetune.console.errors import Error, Stopped, UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import printable, say, say_next, warn
@@ -148,6 +148,9 @@ def _check_usage(flags: SimpleNamespace) -> str:
     if len(flags.arguments) != 1:
         raise UsageError(f'one folder of pictures is expected, and {len(flags.arguments)} were named: '
                          '`finetune PHOTOS`')
+    if teams.is_asked_for():
+        raise UsageError('TF_CONFIG names several machines, and a project is made by one: unset it, or use '
+                         '`finetune build` here and `finetune train` on all of them.')
     return command.expanded(flags.arguments[0])
 
 

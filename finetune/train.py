@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from finetune.console import command
+from finetune.console import command, machine, teams
 from finetune.console.errors import UsageError
 from finetune.console.lazy import tf
 from finetune.console.terminal import printable
@@ -32,6 +32,10 @@ FLAGS.integer(
     'num_preprocess_threads', None, 'threads that decode and distort (default: chosen while running)', least=1)
 FLAGS.switch('jit_compile', False, 'compile the step with XLA')
 FLAGS.switch('log_device_placement', False, 'print the device of every operation')
+FLAGS.group('several machines')
+FLAGS.number(
+    'worker_timeout_secs', 900, 'longest wait for a machine of TF_CONFIG that does not come, or hangs (docs/scale.md)',
+    least=1)
 FLAGS.group('run')
 FLAGS.switch('override', False, 'go on with a run although flags differ from those it was started with')
 FLAGS.integer('log_every_steps', 10, 'steps between two lines', least=1)
@@ -54,15 +58,32 @@ def train(flags: SimpleNamespace) -> None:
     data = dataset.open_records(flags.data_dir)
     if flags.verify:
         dataset.verify(data)
-    tf.debugging.set_log_device_placement(flags.log_device_placement)
-    strategy = towers.strategy(flags.num_gpus)
     directory = Path(flags.train_dir or Path('checkpoints', Path(flags.data_dir).resolve().name))
     typed = {name: getattr(flags, name) for name in recipes.FIELDS if name in flags.given}
     conduct = Conduct(
         flags.engine, flags.num_preprocess_threads, flags.feature_dir and Path(flags.feature_dir), flags.jit_compile,
         flags.log_every_steps, flags.histograms, flags.save_interval_secs)
-    run = training.train(directory, data, typed, strategy, conduct, flags.override)
-    briefing.conclude(run, data)
+    with teams.assembled(_same_everywhere(flags, data), flags.worker_timeout_secs) as team:
+        if team.count == 1:
+            strategy = towers.strategy(flags.num_gpus)
+        else:
+            strategy = towers.over_machines(flags.num_gpus, flags.worker_timeout_secs)
+        tf.debugging.set_log_device_placement(flags.log_device_placement)
+        run = training.train(directory, data, typed, strategy, conduct, flags.override, team)
+        if team.is_chief:
+            briefing.conclude(run, data)
+
+
+def _same_everywhere(flags: SimpleNamespace, data: dataset.Records) -> dict[str, str]:
+    """What must not differ between the machines of one training."""
+    if not teams.is_asked_for():
+        return {}
+    may_differ = {'data_dir', 'train_dir', 'feature_dir', 'num_preprocess_threads', 'verify', 'log_every_steps'}
+    typed = sorted(f'--{name}={getattr(flags, name)}' for name in flags.given - may_differ)
+    deciding = 'finetune', 'tensorflow', 'keras', 'numpy', 'pillow', 'openvino'
+    return {'the flags': ' '.join(typed), 'the fingerprint of --data_dir': data.fingerprint,
+            **{f'the version of {name}': str(machine.versions()[name]) for name in deciding},
+            'the kernels': machine.kernels(), 'the number of GPUs': str(len(tf.config.list_physical_devices('GPU')))}
 
 
 def _check_usage(flags: SimpleNamespace) -> None:

@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from finetune.console import files, locks
 from finetune.console.errors import Error
 from finetune.console.files import write_atomically
 from finetune.console.lazy import keras, tf
+from finetune.console.teams import ALONE, Team
 from finetune.console.terminal import Progress, printable, say
 from finetune.features import earlier
 from finetune.models import cuts, engines
@@ -46,8 +48,9 @@ IN_MEMORY = 2**30  # Bytes of features that training holds a copy of; larger fil
 ALIGNMENT = 64  # Bytes, of what TensorFlow takes without a copy of its own.
 COPIED_AT_ONCE = 4096  # Rows.
 SECONDS_BETWEEN_NOTES = 10  # At most so much work is lost with a power cut.
+TOGETHER = 'together'  # Names the pass that several machines are at.
 # Of what is kept. The note of progress goes before the rows that it vouches for, and last what says what it all is.
-NAMES = ('features.npy', 'progress.json', 'partial.npy', earlier.PICTURES, 'features.json')
+NAMES = ('features.npy', 'progress.json', TOGETHER, 'partial.npy', earlier.PICTURES, 'features.json')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +113,15 @@ class Features:
 
     rows: np.ndarray  # [records] of Wanted.row, memory-mapped.
 
-    def for_training(self, batch_size: int, seed: int, first_step: int = 0):
-        """Full batches without end, from the one that step `first_step` uses on; the step alone decides its batch."""
+    def for_training(
+        self, batch_size: int, seed: int, first_step: int = 0, machine: tuple[int, int] = (0, 1), towers: int = 1
+    ):
+        """Full batches without end, from the one that step `first_step` uses on; the step alone decides its batch.
+
+        Machine (i, n) of n gets its part of each, as of pictures.
+        """
+        index, machines = machine
+
         count, views = self.rows['features'].shape[:2]
 
         def epoch(number):
@@ -121,7 +131,11 @@ class Features:
 
         first_epoch, first_place = divmod(first_step * batch_size, count)
         places = tf.data.Dataset.range(first_epoch, 2**62).flat_map(epoch).skip(first_place)
-        places = places.batch(batch_size, drop_remainder=True)
+        places = places.batch(batch_size // machines, drop_remainder=True)
+        if machines > 1:
+            places = places.shard(machines, index)
+        if towers > 1:
+            places = places.unbatch().batch(batch_size // machines // towers, drop_remainder=True)
         rows = places.map(self._in_memory() if self.rows.nbytes < IN_MEMORY else self._on_disk())
         as_written = tf.data.Options()  # To rewrite the dataset, TensorFlow would copy what it holds.
         as_written.experimental_optimization.apply_default_optimizations = False
@@ -150,18 +164,23 @@ class Features:
 
         return batch
 
-    def for_evaluation(self, batch_size: int):
-        """View 0 of every record once, in the order of the shards. File names are not kept: they are empty."""
+    def for_evaluation(self, batch_size: int, part: tuple[int, int] | None = None):
+        """View 0 of every record once, in the order of the shards. File names are not kept: they are empty.
+
+        With `part`, of the records from its first number to before its second.
+        """
+        begin, end = part or (0, len(self.rows))
         shape = (None, *self.rows['features'].shape[2:])
 
         def batch(first):
             labels, features = tf.numpy_function(
-                lambda first: self._part(first, first + batch_size), [first], (tf.int32, tf.float32), stateful=False)
+                lambda first: self._part(first, min(first + batch_size, end)), [first], (tf.int32, tf.float32),
+                stateful=False)
             labels = tf.ensure_shape(labels, (None,))
             nameless = tf.fill(tf.shape(labels), '')
             return {'image': tf.ensure_shape(features, shape), 'label': labels, 'filename': nameless}
 
-        return tf.data.Dataset.range(0, len(self.rows), batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
+        return tf.data.Dataset.range(begin, end, batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
 
     def _part(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[first:end]
@@ -201,17 +220,25 @@ def _epoch(count: int, views: int, seed: int, epoch: int) -> np.ndarray:
 # On disk -----------------------------------------------------------------------------------------------
 
 
-def find_or_compute(wanted: Wanted, directory: Path, threads: int | None = None) -> Features:
-    """The features of a split, computed now unless they are all there. Two runs at once: the second one waits."""
+def find_or_compute(
+    wanted: Wanted, directory: Path, threads: int | None = None, team: Team = ALONE
+) -> Features:
+    """The features of a split, computed now unless they are all there. Two runs at once: the second one waits.
+
+    The machines of a team each compute a part, where they all see the same directory.
+    """
     place = directory / wanted.key
     try:
+        if team.count > 1 and _compute_together(wanted, place, threads, team):
+            return Features(np.load(place / 'features.npy', mmap_mode='r'))
         if not _is_whole(wanted, place):
             place.mkdir(parents=True, exist_ok=True)
             with locks.held(place / 'lock', lambda pid: _say_that_we_wait(place)):
                 if not _is_whole(wanted, place):  # Another run may have computed them while we waited.
                     _compute(wanted, place, threads)
                     return Features(np.load(place / 'features.npy', mmap_mode='r'))
-        say(f'Using features computed before ({printable(place)}: {wanted.split})')
+        if team.is_chief:
+            say(f'Using features computed before ({printable(place)}: {wanted.split})')
         return Features(np.load(place / 'features.npy', mmap_mode='r'))
     except OSError as error:
         raise Error(f'{printable(place)}: the features cannot be kept there ({error.strerror or error}). '
@@ -274,6 +301,88 @@ def _compute(wanted: Wanted, place: Path, threads: int | None) -> None:
     note.unlink(missing_ok=True)
 
 
+def _compute_together(wanted: Wanted, place: Path, threads: int | None, team: Team) -> bool:
+    """Every machine its part of the rows, into their places in the one file; the chief makes it, and gives it its name.
+
+    Nothing happens, and it returns False, where it is whole, or a machine does not see it, so that each computes all.
+    """
+    with contextlib.ExitStack() as held:
+        begun = None
+        if team.is_chief:
+            place.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.held(place / 'lock', lambda pid: _say_that_we_wait(place)))
+            begun = None if _is_whole(wanted, place) else _begin_together(wanted, place, team)
+        begun = team.told(begun)
+        if begun is None:
+            return False
+        token = place / TOGETHER
+        if not all(team.gathered(token.is_file() and token.read_text() == begun)):
+            return False
+        computed = _compute_part(wanted, place, threads, team)
+        counts = team.gathered(computed)
+        if team.is_chief:
+            _check_count(wanted, sum(counts))
+            partial = place / 'partial.npy'
+            if wanted.views == 1:
+                digests = stored.read(wanted.records, wanted.split).digests
+                earlier.write_pictures(place, digests, np.load(partial, mmap_mode='r')['features'])
+            partial.rename(place / 'features.npy')
+            for note in (token, *place.glob('progress*.json')):
+                note.unlink(missing_ok=True)
+        team.met()
+        return True
+
+
+def _begin_together(wanted: Wanted, place: Path, team: Team) -> str:
+    """Makes the file, of its full size, and a token by which the others know it."""
+    partial, header = place / 'partial.npy', _header(wanted)
+    size = len(header) + wanted.count * wanted.row.itemsize
+    if not partial.exists() or partial.stat().st_size != size:
+        for note in place.glob('progress*.json'):
+            note.unlink()
+    (place / 'progress.json').unlink(missing_ok=True)  # It is about a file that grows.
+    _announce(wanted, place, 0, 0)
+    write_atomically(place / 'features.json', f'{json.dumps(wanted.facts, indent=2)}\n'.encode())
+    with partial.open('r+b' if partial.exists() else 'wb') as file:
+        file.write(header)
+        file.truncate(size)
+        _make_durable(file)
+    token = secrets.token_hex(8)
+    write_atomically(place / TOGETHER, token.encode())
+    return token
+
+
+def _compute_part(wanted: Wanted, place: Path, threads: int | None, team: Team) -> int:
+    """Writes the rows of this machine's part, and returns how many there were; more than asked for in the last part."""
+    first, end = team.part(wanted.count)
+    pictures, known = None, []
+    if wanted.views == 1:
+        pictures = stored.read(wanted.records, wanted.split)
+        _check_count(wanted, len(pictures.labels))
+        known = earlier.find(wanted.facts, wanted.row, place.parent, pictures.digests)
+    note = place / f'progress-{team.index}-of-{team.count}.json'
+    done = json.loads(note.read_text())['records'] if note.exists() else first
+    reading = Progress('Computing features', end - first, 'pictures') if team.is_chief else None
+    with (place / 'partial.npy').open('r+b') as file, reading or contextlib.nullcontext():
+        file.seek(len(_header(wanted)) + done * wanted.row.itemsize)
+        if reading:
+            reading.start_at(done - first)
+        noted = time.monotonic()
+        for rows in _rows(wanted, done, pictures, known, threads, end):
+            kept = rows if end == wanted.count else rows[:end - done]
+            file.write(kept[:max(0, end - done)].tobytes())
+            done += len(kept)
+            if reading:
+                reading.advance(len(kept))
+            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
+                _make_durable(file)
+                _check_unchanged(wanted)
+                write_atomically(note, json.dumps({'records': done}).encode())
+                noted = time.monotonic()
+        _make_durable(file)
+    return done - first
+
+
 def _check_count(wanted: Wanted, found: int) -> None:
     """Raises Error where the records are not those that were opened, or not as many as they said."""
     _check_unchanged(wanted)
@@ -301,10 +410,16 @@ def _announce(wanted: Wanted, place: Path, done: int, known: int) -> None:
 
 
 def _rows(
-    wanted: Wanted, done: int, pictures: stored.Stored | None, known: list[earlier.Known], threads: int | None
+    wanted: Wanted, done: int, pictures: stored.Stored | None, known: list[earlier.Known], threads: int | None,
+    last: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """The rows of the file from record `done` on, some at a time: those that are known, and the others computed."""
+    """The rows of the file from record `done` on, some at a time: those that are known, and the others computed.
+
+    With `last`, of the records before that one.
+    """
+    last = wanted.count if last is None else last
     asked = np.arange(wanted.count) >= done
+    asked[last:] = False
     for each in known:
         asked[each.places] = False
     computed = _computed(wanted, asked, threads)
@@ -312,8 +427,8 @@ def _rows(
         yield from computed
         return
     computed = itertools.chain.from_iterable(computed)
-    for first in range(done, wanted.count, PASS_BATCH):
-        end = min(first + PASS_BATCH, wanted.count)
+    for first in range(done, last, PASS_BATCH):
+        end = min(first + PASS_BATCH, last)
         rows = np.empty(end - first, wanted.row)
         rows['label'] = pictures.labels[first:end]  # Not those of before: a picture may have got another one.
         for each in known:
@@ -354,6 +469,8 @@ def forget_others(directory: Path, records: Records) -> None:
         facts = earlier.facts_of(place)
         if facts and facts['records'] != records.fingerprint:
             with contextlib.suppress(BlockingIOError), locks.held(place / 'lock', _leave):
+                for path in place.glob('progress-*-of-*.json'):
+                    path.unlink()
                 for name in NAMES:
                     (place / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # Something else lies there, or the other process' files.

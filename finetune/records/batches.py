@@ -14,16 +14,31 @@ SHUFFLE_RECORDS = 16_384
 
 
 def for_evaluation(
-    records_, split: str, image_size: int, crop_fraction: float, batch_size: int, threads: int | None = None
+    records_, split: str, image_size: int, crop_fraction: float, batch_size: int, threads: int | None = None,
+    part: tuple[int, int] | None = None,
 ):
-    """Every record of the split once, in the order of the shards; the last batch may be smaller."""
+    """Every record of the split once, in the order of the shards; the last batch may be smaller.
+
+    With `part`, the records from its first number to before its second.
+    """
     def picture(serialized):
         example = examples.parse(serialized)
         return _batch_item(view(decode(example['encoded']), image_size, crop_fraction), example)
 
-    dataset = tf.data.TFRecordDataset(records_.paths(split))
+    dataset = _part(records_, split, *part) if part else tf.data.TFRecordDataset(records_.paths(split))
     dataset = dataset.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _part(records_, split: str, first: int, end: int):
+    """Serialized records; shards that hold none of these are not opened."""
+    paths, before, skipped = [], 0, 0
+    for shard, path in zip(records_.split(split).shards, records_.paths(split), strict=True):
+        if before < end and before + shard.records > first:
+            skipped = skipped if paths else first - before
+            paths.append(path)
+        before += shard.records
+    return tf.data.TFRecordDataset(paths).skip(skipped).take(end - first)
 
 
 def for_training(
@@ -35,12 +50,18 @@ def for_training(
     seed: int,
     first_step: int = 0,
     threads: int | None = None,
+    machine: tuple[int, int] = (0, 1),
+    towers: int = 1,
 ):
     """Full batches without end, from the one that step `first_step` uses on.
 
     Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is
     decided by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
+
+    Machine (i, n) of n gets the i-th n-th of every batch, `towers` batches for it: all together get what one would.
     """
+    index, machines = machine
+
     def picture(view_seed, numbered):
         place, serialized = numbered
         example = examples.parse(serialized)
@@ -56,8 +77,10 @@ def for_training(
     first_epoch = first_step * batch_size // counted.records
     # Repeat before batching: every batch is full, and no picture is left out.
     order = tf.data.Dataset.range(first_epoch, 2**62).flat_map(pictures_of)
+    if machines > 1:  # The others' pictures are read, and not decoded.
+        order = order.batch(batch_size // machines, drop_remainder=True).shard(machines, index).unbatch()
     dataset = order.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return dataset.batch(batch_size // machines // towers, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def of_all_views(

@@ -44,6 +44,14 @@ class State:
             parts['auxiliary'] = {v.path: v.value for v in self.auxiliary.head.variables}
         return tf.train.Checkpoint(**self._weights(averages=True), **parts)
 
+    def variables(self) -> list:
+        """All of these, in an order that the recipe alone decides."""
+        return [
+            self.step, *(v.value for v in self.model.variables),
+            *(v.value for optimizer, _ in self.groups for v in optimizer.variables),
+            *(self.averages.averages if self.averages else ()),
+            *((v.value for v in self.auxiliary.head.variables) if self.auxiliary else ())]
+
     def weights(self, averages: bool) -> 'tf.train.Checkpoint':
         """Without optimizer and auxiliary head: what evaluation and prediction read."""
         return tf.train.Checkpoint(**self._weights(averages))

@@ -11,7 +11,9 @@ from finetune.runs.state import State
 from finetune.training import towers
 
 
-def introduce(run: Run, state: State, data, strategy, start: list[str], parts: cuts.Parts | None) -> None:
+def introduce(
+    run: Run, state: State, data, strategy, start: list[str], parts: cuts.Parts | None, machines: int = 1,
+) -> None:
     """One screen: what was understood, and beside it the flags that change it."""
     recipe, split = run.recipe, data.split(run.recipe.subset)
     names = [label for label, count in zip(run.labels, split.per_class, strict=True) if count]
@@ -34,7 +36,7 @@ def introduce(run: Run, state: State, data, strategy, start: list[str], parts: c
                       f'{recipe.aux_weight:g} times (--aux_weight)'] if extra else [])],
         **_about_length(recipe, parts),
         'Features': _about_features(recipe, state.model, parts),
-        'Device': [f'{towers.describe(strategy)} (--num_gpus), {machine.kernels()} kernels'],
+        'Device': [f'{towers.describe(strategy, machines)} (--num_gpus), {machine.kernels()} kernels'],
         'Output': [f'{printable(run.directory)} (--train_dir)'],
     }
     for title, lines in rows.items():

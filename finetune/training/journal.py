@@ -1,4 +1,7 @@
-"""What a run keeps while it trains: lines, metrics.csv, TensorBoard summaries, checkpoints, the best one."""
+"""What a run keeps while it trains: lines, metrics.csv, TensorBoard summaries, checkpoints, the best one.
+
+Nothing in here is a meeting of machines: the chief has a Journal, the others a Listener, which keeps nothing.
+"""
 
 import contextlib
 import math
@@ -8,15 +11,16 @@ from datetime import datetime
 
 from finetune.console.errors import Diverged, Error
 from finetune.console.lazy import tf
+from finetune.console.teams import ALONE, Team
 from finetune.console.terminal import Progress, printable, say, warn
-from finetune.evaluation import inference, metrics
-from finetune.models import engines
 from finetune.runs.history import MetricsFile
+from finetune.runs.recipe import Recipe
 from finetune.runs.run import Run
 from finetune.runs.state import State
 from finetune.runs.summaries import Summaries
 from finetune.training import histograms
 from finetune.training.feeds import Feed
+from finetune.training.validation import Scores
 
 MUCH_WAITING = 0.5  # Share of the time.
 STEPS_TO_WARM_UP = 20
@@ -27,12 +31,11 @@ class Journal:
     """Called by the training loop after every step; `measure` and `save` when it is time to."""
 
     def __init__(
-        self, run: Run, state: State, feed: Feed, strategy, progress: Progress, log_every_steps: int,
-        shows_histograms: bool = False,
+        self, run: Run, state: State, feed: Feed, progress: Progress, log_every_steps: int,
+        shows_histograms: bool = False, team: Team = ALONE,
     ):
-        self.run, self.state, self.feed, self.strategy, self.progress = run, state, feed, strategy, progress
+        self.run, self.state, self.feed, self.progress, self.team = run, state, feed, progress, team
         self.recipe, self.log_every_steps = run.recipe, log_every_steps
-        self._logits_of = engines.function(feed.network)
         self.summaries = Summaries(run.directory)
         self._zeros_of = histograms.zeros_behind_relus(feed.network) if shows_histograms else None
         self._shown = None  # The pictures whose zeros are counted.
@@ -97,15 +100,14 @@ class Journal:
     def epoch_ends(self, step: int) -> bool:
         return self._epochs(step) > self._epochs(step - 1)
 
-    def measure(self, step: int, loss) -> None:
-        """Validates with the averaged weights, writes the figures down, and keeps the checkpoint if it is the best."""
+    def measure(self, step: int, loss, scores: Scores | None) -> None:
+        """Writes the figures down, and keeps the checkpoint if it is the best."""
         self._measured = True
         epoch = self._epochs(step) if self.epoch_ends(step) else round(self._times_seen(step))
         row = {'step': step, 'epoch': epoch, 'loss': f'{self._finite(step, loss):.6g}'}
         if self.state.groups:
             row |= {'learning_rate': f'{self._learning_rate():.6g}',
                     'examples_per_sec': f'{self._examples_per_sec:.1f}'}
-        scores = self._validate() if self.feed.validation else None
         if scores:
             row |= {'validation_loss': f'{scores.loss:.6g}',
                     'validation_precision_at_1': f'{scores.precision_at_1:.6f}',
@@ -145,6 +147,7 @@ class Journal:
         with self._on_any_disk(step):
             self.run.save(self.state)
             self._saved_step = step
+            self.team.saved(step)
 
     def save_at_last(self, step: int) -> None:
         """There is no later occasion: raises Error where the disk is still full."""
@@ -214,7 +217,7 @@ class Journal:
 
     def _times_seen(self, step: int) -> float:
         """Every picture, on average; by a head that is solved for, at once."""
-        return step * self.recipe.batch_size / self.feed.records if self.state.groups else float(step)
+        return times_seen(step, self.recipe, self.feed) if self.state.groups else float(step)
 
     def _is_nearest_end(self, step: int, epoch: int) -> bool:
         """Whether no other step ends closer to the end of this epoch, as the last of a training may."""
@@ -233,12 +236,6 @@ class Journal:
         measured = ((float(row['validation_precision_at_1']), int(row['step'])) for row in self._validated())
         return max((one for one in measured if one[1] in there), key=lambda one: (one[0], -one[1]), default=None)
 
-    def _validate(self) -> metrics.Scores:
-        averages = self.state.averages
-        with averages.applied() if averages else contextlib.nullcontext():
-            outputs = inference.outputs(self._logits_of, self.feed.validation, self.strategy)
-        return metrics.score(outputs.labels, outputs.logits, self.run.labels)
-
     def _finite(self, step: int, loss) -> float:
         loss = float(loss)  # Waits for the device; only when we log or save.
         if not math.isfinite(loss):
@@ -252,6 +249,42 @@ class Journal:
                         f'(learning rate {self._learning_rate():g}); {last} '
                         f'in {printable(self.run.directory)}. Start again in another --train_dir, '
                         'with a lower --initial_learning_rate.')
+
+
+class Listener:
+    """The journal of a machine that writes nothing: the chief's says it all."""
+
+    def __init__(self, recipe: Recipe, feed: Feed):
+        self.recipe, self.feed = recipe, feed
+
+    def next_batch(self, batch_iterator):
+        return next(batch_iterator)
+
+    def epoch_ends(self, step: int) -> bool:
+        return int(times_seen(step, self.recipe, self.feed)) > int(times_seen(step - 1, self.recipe, self.feed))
+
+    def steps_done(self, step: int, steps: int, loss) -> None:
+        pass
+
+    def measure(self, step: int, loss, scores: Scores | None) -> None:
+        pass
+
+    def seconds_since_save(self) -> float:
+        return 0.0
+
+    def save(self, step: int) -> None:
+        pass
+
+    def save_at_last(self, step: int) -> None:
+        pass
+
+    def patience_is_over(self) -> bool:
+        return False
+
+
+def times_seen(step: int, recipe: Recipe, feed: Feed) -> float:
+    """How often every picture was, on average."""
+    return step * recipe.batch_size / feed.records
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune.console import signals
 from finetune.console.errors import Stopped
 from finetune.console.lazy import tf
+from finetune.console.teams import ALONE, Team
 from finetune.console.terminal import Progress, printable, say
 from finetune.features import regression
 from finetune.models import classifier
@@ -17,9 +18,9 @@ from finetune.records import dataset
 from finetune.runs.recipe import Recipe
 from finetune.runs.run import Run
 from finetune.runs.state import State
-from finetune.training import confidence
+from finetune.training import confidence, towers, validation
 from finetune.training.feeds import Feed
-from finetune.training.journal import Journal
+from finetune.training.journal import Journal, Listener
 from finetune.training.opening import switch_off_unused
 
 
@@ -37,46 +38,56 @@ class Conduct:
     deadline: float = math.inf  # By time.monotonic(): the training ends there, saved, before its last step.
 
 
-def train_steps(run: Run, state: State, feed: Feed, strategy, conduct: Conduct) -> None:
-    """Steps until the end, a signal, or a loss that is not finite; measures and saves at the end of every epoch."""
+def train_steps(run: Run, state: State, feed: Feed, strategy, conduct: Conduct, team: Team = ALONE) -> None:
+    """Steps until the end, a signal, or a loss that is not finite; measures and saves at the end of every epoch.
+
+    What `team` does here is a meeting: the machines come to each in the same order, and one alone passes through.
+    """
     recipe = run.recipe
     step = int(state.step.numpy())
     update = training_step(feed.network, state, recipe, strategy, run.records['per_class'], conduct.jit_compile)
     updates = in_one_call(update, strategy)
+    validate = validation.function(state, feed, strategy, run.labels, team)
     with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
         progress.start_at(step)
-        journal = Journal(run, state, feed, strategy, progress, conduct.log_every_steps, conduct.histograms)
-        batch_iterator = iter(strategy.experimental_distribute_dataset(feed.training(step)))
-        while step < recipe.max_steps and not journal.patience_is_over():
+        journal = Journal(run, state, feed, progress, conduct.log_every_steps, conduct.histograms, team) if (
+            team.is_chief) else Listener(recipe, feed)
+        batch_iterator = iter(towers.distributed(feed.training(step), strategy))
+        while step < recipe.max_steps and not (recipe.patience and team.told(journal.patience_is_over())):
             if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
                 steps = journal.steps_to_next_line(step)
                 loss = updates(batch_iterator, tf.constant(steps))
             else:
-                steps, loss = 1, update(journal.next_batch(batch_iterator))
+                batch = journal.next_batch(batch_iterator)
+                team.comes_to_a_step()
+                steps, loss = 1, update(batch)
             step += steps
             journal.steps_done(step, steps, loss)
             is_late = time.monotonic() > conduct.deadline
             if journal.epoch_ends(step) or step == recipe.max_steps or is_late:
                 if not feed.from_features:
                     dataset.check_unchanged(feed.directory, run.records['fingerprint'])
-                journal.measure(step, loss)
+                journal.measure(step, loss, validate())
             if journal.seconds_since_save() > conduct.save_interval_secs:
                 journal.save(step)
-            if stop.number:
+            if asked := team.stopping(stop.number):
                 journal.save_at_last(step)
-                raise _stopped(run, step, stop)
+                team.met()
+                raise _stopped(run, step, asked)
             if is_late:
                 say('The time is up: ending early.')
                 break
         journal.save_at_last(step)
-    confidence.of_steps(run, feed, strategy)
+    if team.is_chief:
+        confidence.of_steps(run, feed, towers.of_this_machine(strategy))
 
 
-def solve_head(run: Run, state: State, feed: Feed, strategy, conduct: Conduct) -> None:
-    """One step, to the head that fits best; a signal on the way waits for it."""
+def solve_head(run: Run, state: State, feed: Feed, strategy, conduct: Conduct, team: Team = ALONE) -> None:
+    """One step, to the head that fits best; a signal on the way waits for it. On one machine, always."""
+    validate = validation.function(state, feed, strategy, run.labels, team)
     features, labels = feed.kept.rows['features'], feed.kept.rows['label']
     with signals.deferred() as stop, Progress('Training', 1, 'step') as progress:
-        journal = Journal(run, state, feed, strategy, progress, conduct.log_every_steps, conduct.histograms)
+        journal = Journal(run, state, feed, progress, conduct.log_every_steps, conduct.histograms, team)
         head = regression.fit(
             features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing,
             class_weights=run.recipe.weights_of_classes(run.records['per_class']), tell=_tell)
@@ -88,15 +99,15 @@ def solve_head(run: Run, state: State, feed: Feed, strategy, conduct: Conduct) -
             state.averages.start()
         state.step.assign(1)
         confidence.of_solved_head(run, features, labels, head.weight_decay)
-        journal.measure(1, head.loss)
+        journal.measure(1, head.loss, validate())
         journal.save_at_last(1)
-        if stop.number:
-            raise _stopped(run, 1, stop)
+        if asked := team.stopping(stop.number):
+            raise _stopped(run, 1, asked)
 
 
-def _stopped(run: Run, step: int, stop: signals.StopRequest) -> Stopped:
+def _stopped(run: Run, step: int, number: int) -> Stopped:
     return Stopped(f'stopped at step {step}, which is saved in {printable(run.directory)}; '
-                   'the same command goes on from there', stop.number)
+                   'the same command goes on from there', number)
 
 
 def _tell(trial: regression.Trial) -> None:

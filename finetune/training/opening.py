@@ -1,9 +1,11 @@
 """How a training begins: its run, opened or made, and the state that the start table says."""
 
+import dataclasses
 from pathlib import Path
 
 from finetune.console import machine
 from finetune.console.errors import Error
+from finetune.console.teams import Team
 from finetune.console.terminal import printable, say, warn
 from finetune.models import classifier
 from finetune.models.averages import Averages
@@ -38,6 +40,33 @@ def open_run(directory: Path, data: Records, typed: dict, override: bool = False
                     'there is nothing to tell apart.')
     recipe = recipes.plan(typed, pretrained.network(typed), split.records)
     return Run.create(directory, recipe, data.labels, _remembered(data, split))
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """A run that lies with the chief, as the other machines know it."""
+
+    directory: Path
+    recipe: recipes.Recipe
+    labels: tuple[str, ...]
+    records: dict
+    saved: list[int]
+
+    def steps(self) -> list[int]:
+        return self.saved
+
+
+def tell(run: Run | None, team: Team) -> Run | Told:
+    """The chief's run, as it is or as it is told; a meeting."""
+    facts = team.told(run and team.count > 1 and {
+        'directory': str(run.directory.absolute()), 'recipe': dataclasses.asdict(run.recipe), 'labels': run.labels,
+        'records': run.records, 'saved': run.steps()})
+    if run:
+        team.saved(max(run.steps(), default=None))
+        return run
+    directory, recipe = Path(facts['directory']), facts['recipe']
+    return Told(directory, recipes.Recipe.from_json(recipe, directory), tuple(facts['labels']), facts['records'],
+                facts['saved'])
 
 
 def _say_if_kernels_change(run: Run, kernels: str) -> None:
@@ -123,6 +152,16 @@ def start(run: Run, state: State, source: pretrained.Source | None) -> list[str]
     if state.averages:
         state.averages.start()
     return lines
+
+
+def share(state: State, team: Team) -> None:
+    """All machines begin with the chief's values; a meeting."""
+    if team.count == 1:
+        return
+    variables = state.variables()
+    for variable, value in zip(variables, team.shared([each.numpy() for each in variables]), strict=True):
+        variable.assign(value)
+    classifier.settle(state.model)
 
 
 def switch_off_unused(run: Run, state: State) -> None:

@@ -1,7 +1,7 @@
-"""How many devices of this machine share the work."""
+"""How many devices share the work: of this machine, or of all machines of a team."""
 
 import functools
-import os
+import signal
 
 from finetune.console.errors import Error
 from finetune.console.lazy import tf
@@ -12,9 +12,6 @@ def strategy(num_gpus: int | None = None):
 
     Without GPUs the towers are logical CPU devices: no faster, but the same arithmetic.
     """
-    if os.environ.get('TF_CONFIG'):
-        raise Error('TF_CONFIG is set, but several machines cannot write one run yet. '
-                    'Unset it to train on this machine.')
     gpus = tf.config.list_physical_devices('GPU')  # Asking for the logical ones would start TensorFlow.
     towers = num_gpus or max(len(gpus), 1)
     if towers == 1:
@@ -23,6 +20,42 @@ def strategy(num_gpus: int | None = None):
         raise Error(f'--num_gpus={towers}, but this machine has {len(gpus)}. Use --num_gpus={len(gpus)}.')
     devices = tf.config.list_logical_devices('GPU') if gpus else _logical_cpus(towers)
     return _mirrored(tuple(device.name for device in devices[:towers]))
+
+
+def over_machines(num_gpus: int | None, timeout_secs: float):
+    """The strategy over the towers of all machines in TF_CONFIG, of which all are there by now.
+
+    To be made before anything starts TensorFlow.
+    """
+    gpus = tf.config.list_physical_devices('GPU')
+    if num_gpus and num_gpus > max(len(gpus), 1):
+        raise Error(f'--num_gpus={num_gpus}, but this machine has {len(gpus)}; on several machines a CPU is one tower.')
+    if gpus and num_gpus:
+        tf.config.set_visible_devices(gpus[:num_gpus], 'GPU')
+    # Later than ours, which can say who it is that hangs.
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_secs + 60)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except tf.errors.UnknownError as error:  # Its server.
+        raise Error(f'the address of this machine in TF_CONFIG cannot be listened at ({error.message}): another '
+                    'process is there. End it, or take another port on all machines.') from None
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow catches it, to no end.
+    return strategy
+
+
+def distributed(dataset, strategy):
+    """Its batches for the towers of all machines; of several, each has its own dataset, of a batch a tower."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return strategy.experimental_distribute_dataset(dataset)
+    # Of unknown length, the machines would ask each other before every batch whether there is one.
+    endless = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return strategy.distribute_datasets_from_function(lambda context: endless)
+
+
+def of_this_machine(strategy):
+    """What passes over pictures here, where others have no part in it."""
+    is_over_machines = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return tf.distribute.get_strategy() if is_over_machines else strategy
 
 
 @functools.cache
@@ -46,7 +79,9 @@ def _logical_cpus(count: int) -> list:
     return devices
 
 
-def describe(strategy) -> str:
+def describe(strategy, machines: int = 1) -> str:
+    if machines > 1:
+        return f'{machines} machines (TF_CONFIG), {strategy.num_replicas_in_sync} towers in all'
     towers = strategy.num_replicas_in_sync
     kind = 'GPU' if tf.config.list_logical_devices('GPU') else 'CPU'
     return kind if towers == 1 else f'{towers} towers on {kind}s'

@@ -3,50 +3,72 @@
 From here to a gradient it is two calls: the loop's `train_steps`, and its `gradients`.
 """
 
+import contextlib
 from pathlib import Path
 
+from finetune.console import signals
 from finetune.console.errors import Error
 from finetune.console.lazy import tf
-from finetune.console.terminal import warn
+from finetune.console.teams import ALONE, Team
+from finetune.console.terminal import listed, warn
 from finetune.models import cuts, engines
 from finetune.records import dataset
 from finetune.records.dataset import Records
 from finetune.runs import recipe as recipes
 from finetune.runs.run import Run, lock
 from finetune.runs.state import State
-from finetune.training import briefing, feeds, loop, opening, pretrained
+from finetune.training import briefing, feeds, loop, opening, pretrained, towers
 from finetune.training.feeds import Feed
 from finetune.training.loop import Conduct
 
 
 def train(
-    directory: Path, data: Records, typed: dict, strategy, conduct: Conduct, override: bool = False
-) -> Run:
+    directory: Path, data: Records, typed: dict, strategy, conduct: Conduct, override: bool = False, team: Team = ALONE
+) -> Run | opening.Told:
     """Opens or makes the run, restores what there is to restore, and trains to the end.
 
     `typed` holds the fields of the recipe that somebody decided, as `recipes.plan` takes them.
+    In a team the chief alone reads and writes the run; `strategy` is then over all machines.
     """
-    with lock(directory):  # Before anything is written there.
-        run = opening.open_run(directory, data, typed, override)
+    with lock(directory) if team.is_chief else contextlib.nullcontext():  # Before anything is written there.
+        run = opening.open_run(directory, data, typed, override) if team.is_chief else None
+        run = opening.tell(run, team)
+        if _trains_a_kept_head(run.recipe):  # On the chief alone: to sum its gradients takes longer than a step of it.
+            strategy = towers.of_this_machine(strategy)
         if run.recipe.optimizer != 'regression':
             _check_towers(run.recipe, strategy)
-        source = pretrained.read(run.recipe) if run.recipe.pretrained and not run.steps() else None
+        is_read = team.is_chief and run.recipe.pretrained and not run.steps()
+        source = pretrained.read(run.recipe) if is_read else None
+        team.met()  # The state is built together, and who waits inside TensorFlow hears of nothing.
         state = opening.build_state(run, data.split(run.recipe.subset).records, strategy)
-        started = opening.start(run, state, source)
+        started = opening.start(run, state, source) if team.is_chief else []
+        opening.share(state, team)
         parts = cuts.parts(state.model) if run.recipe.feature_cache == 'on' else None
-        briefing.introduce(run, state, data, strategy, started, parts)
-        if run.recipe.optimizer != 'regression' or not run.steps():  # A head that is solved for is done.
+        if team.is_chief:
+            briefing.introduce(run, state, data, strategy, started, parts, team.count)
             _warn_of_unused(run.recipe, parts, typed, conduct)
-            _work(run, state, data, parts, strategy, conduct)
+        if run.recipe.optimizer != 'regression' or not run.steps():  # A head that is solved for is done.
+            _work(run, state, data, parts, strategy, conduct, team)
     return run
 
 
-def _work(run: Run, state: State, data: Records, parts: cuts.Parts | None, strategy, conduct: Conduct) -> None:
+def _trains_a_kept_head(recipe: recipes.Recipe) -> bool:
+    return recipe.optimizer == 'regression' or (recipe.freeze_backbone and recipe.feature_cache == 'on')
+
+
+def _work(
+    run: Run | opening.Told, state: State, data: Records, parts: cuts.Parts | None, strategy, conduct: Conduct,
+    team: Team,
+) -> None:
     """Everything that takes long."""
     try:
-        feed = _feed(run.recipe, state.model, data, parts, conduct)
+        feed = _feed(run.recipe, state.model, data, parts, conduct, strategy, team)
         work = loop.solve_head if run.recipe.optimizer == 'regression' else loop.train_steps
-        work(run, state, feed, strategy, conduct)
+        of_chief_alone = _trains_a_kept_head(run.recipe)
+        if team.is_chief or not of_chief_alone:
+            work(run, state, feed, strategy, conduct, team.of_chief_alone() if of_chief_alone else team)
+        with signals.deferred() if not team.is_chief else contextlib.nullcontext():  # The chief hears of them.
+            team.met()
     except tf.errors.OpError as error:
         dataset.check_unchanged(data.directory, data.fingerprint)
         if isinstance(error, tf.errors.DataLossError):
@@ -54,12 +76,19 @@ def _work(run: Run, state: State, data: Records, parts: cuts.Parts | None, strat
         raise
 
 
-def _feed(recipe: recipes.Recipe, model, data: Records, parts: cuts.Parts | None, conduct: Conduct) -> Feed:
+def _feed(
+    recipe: recipes.Recipe, model, data: Records, parts: cuts.Parts | None, conduct: Conduct, strategy, team: Team
+) -> Feed:
+    here = strategy.num_replicas_in_sync // team.count if team.count > 1 else 1
     if parts is None:
-        return feeds.of_pictures(model, recipe, data, conduct.threads)
+        return feeds.of_pictures(model, recipe, data, conduct.threads, team, here)
     engine = engines.choose_for_features(conduct.engine, recipe.mixed_precision)
+    chosen = team.gathered(engine)
+    if len({*chosen}) > 1:
+        raise Error(f'the machines would compute features with {listed(sorted({*chosen}))}, which give other numbers: '
+                    f'type --engine={chosen[0]} or another one that all of them have.')
     directory = conduct.feature_dir or data.directory / 'features'
-    return feeds.of_features(parts, recipe, data, directory, engine, conduct.threads)
+    return feeds.of_features(parts, recipe, data, directory, engine, conduct.threads, team, max(here, 1))
 
 
 def _warn_of_unused(recipe: recipes.Recipe, parts: cuts.Parts | None, typed: dict, conduct: Conduct) -> None:

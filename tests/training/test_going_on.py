@@ -22,7 +22,7 @@ from finetune.models.averages import Averages
 from finetune.runs import recipe as recipes
 from finetune.runs.run import KEPT, Run, lock
 from finetune.runs.state import State, build_model
-from finetune.training import journal
+from finetune.training import journal, validation
 from tests import toy_net, toy_records
 from tests.test_train import assert_equal_variables, train_toy, variables
 
@@ -218,7 +218,7 @@ def test_an_epoch_ends_when_every_picture_was_seen_once_more(tmp_path, epochs, r
 
 def test_the_best_is_the_best_of_what_could_be_saved(data, tmp_path, monkeypatch, capsys):
     scores, save = iter([0.3, 0.9, 0.5, 0.8, 0.1]), Run.save
-    monkeypatch.setattr(journal.Journal, '_validate', lambda self: SimpleNamespace(
+    monkeypatch.setattr(validation, 'function', lambda *_: lambda: SimpleNamespace(
         precision_at_1=next(scores), recall_at_5=1.0, loss=1.0, records=7))
 
     def failing(self, state):
@@ -292,8 +292,8 @@ def test_a_training_ends_when_its_records_are_built_again(data, tmp_path, monkey
     """It would go on with other pictures under the numbers of the old classes."""
     measure, new = journal.Journal.measure, toy_records.write(tmp_path / 'new', seed=7)
 
-    def build_again_after_an_epoch(self, step, loss):
-        measure(self, step, loss)
+    def build_again_after_an_epoch(self, step, loss, scores):
+        measure(self, step, loss, scores)
         data.rename(tmp_path / 'old')
         new.rename(data)
 
