@@ -64,8 +64,8 @@ FIGURES = [
            trainings.stopped, 20),
     Figure('R17', 'hostile names of files and classes: no broken line, CSV or JSON', names.everywhere),
     Figure('R18', 'one picture in training, eval and predict: the same logits to 1e-5', one_answer.everywhere),
-    Figure('R21', 'two machines, one of them stopped or killed -9: the other ends in 15 s and says from where it goes on; '
-           'it does, to the same bits', teams.ended_early, 12),
+    Figure('R21', 'two machines, one of them stopped or killed -9: the other ends in 15 s and says from where it goes '
+           'on; it does, to the same bits', teams.ended_early, 12),
 ]
 TOGETHER = dict.fromkeys(('R1', 'R2', 'R3'), 'R1-R3')
 

@@ -37,7 +37,9 @@ def free_addresses(count: int) -> list[str]:
 class Machines:
     """So many processes, each with the same command and its own TF_CONFIG; what each says lies in PLACE/said.I."""
 
-    def __init__(self, place: Path, count: int, flags: Sequence[str], typed_there: dict[int, Sequence[str]] | None = None):
+    def __init__(
+        self, place: Path, count: int, flags: Sequence[str], typed_there: dict[int, Sequence[str]] | None = None
+    ):
         place.mkdir(parents=True, exist_ok=True)
         self.place, addresses = place, free_addresses(count)
         self.processes = []
@@ -87,7 +89,7 @@ def flags_of(data: Path, run: Path) -> list[str]:
 def ended_early(place: Path, seed: int, count: int) -> Iterator[str]:
     """SIGTERM or Ctrl-C to one of two, kill -9 of the second, kill -9 of the chief, in turn and at random steps.
 
-    The others end in time, with a sentence that says from where the same command goes on; and it does, to the same bits.
+    The others end in time, with a sentence that says from where the same command goes on; so it does, to the same bits.
     """
     data = toy_records.write(place / 'records')
     with Machines(place / 'whole', 2, flags_of(data, place / 'whole/run')) as machines:
@@ -117,7 +119,8 @@ def _ends(here: Path, data: Path, victim: int, sent: signal.Signals, rng: random
         way_out = f'goes on from step {steps[-1]}' if steps else 'begins anew'
         right = codes[survivor] == 1 and re.search(f'error: {name}.*{way_out}', said[survivor])
     else:
-        right = codes == [128 + sent] * 2 and all(f'stopped at step {steps[-1]}, which is saved' in each for each in said)
+        told = f'stopped at step {steps[-1]}, which is saved'
+        right = codes == [128 + sent] * 2 and all(told in each for each in said)
     return unless(bool(right), f'{when}: {codes}, checkpoints {steps}: {said[0][-400:]} | {said[1][-400:]}')
 
 
