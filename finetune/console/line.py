@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from finetune.console.errors import Error
+from finetune.console.errors import Error, Stopped
 
 HEAD = struct.Struct('>IQ')  # Bytes of the JSON, bytes after it.
 LONGEST_JSON = 2**26
@@ -46,12 +46,13 @@ def frames(buffer: bytearray) -> list[tuple]:
     return found
 
 
-class Ended(Error):
+def ended(sentence: str, exit_code: int) -> Error:
     """Another machine's end, which is ours."""
-
-    def __init__(self, sentence: str, exit_code: int):
-        super().__init__(sentence)
-        self.exit_code = exit_code
+    if exit_code > 128:
+        return Stopped(sentence, exit_code - 128)
+    error = Error(sentence)
+    error.exit_code = exit_code
+    return error
 
 
 class Line:
@@ -61,7 +62,7 @@ class Line:
         self.index, self.names, self.timeout_secs = index, names, timeout_secs
         self.asked: int | None = None  # The signal that asked some other machine to stop.
         self.saved: int | None = None  # The step of the newest checkpoint.
-        self.trouble: Ended | None = None
+        self.trouble: Error | None = None
         self._sockets = dict(sockets)
         self._sending = {other: threading.Lock() for other in sockets}
         self._buffers = {other: bytearray() for other in sockets}
@@ -109,7 +110,7 @@ class Line:
             finally:
                 self._waits = False
 
-    def bad_news(self, seconds: float) -> Ended | None:
+    def bad_news(self, seconds: float) -> Error | None:
         """What ended the team, if that is known within so many seconds."""
         with self._news:
             self._news.wait_for(lambda: self.trouble, seconds)
@@ -196,7 +197,7 @@ class Line:
         with self._news:
             if self.trouble or self._over:
                 return
-            self.trouble = Ended(sentence, exit_code)
+            self.trouble = ended(sentence, exit_code)
             self._bad_since = time.monotonic()
             self._news.notify_all()
         if self.index == 0:
@@ -255,7 +256,8 @@ class Line:
     def _end_what_waits(self, now: float) -> None:
         """The work itself ends in time, or it waits in TensorFlow, where it hears of nothing."""
         if self.trouble and now - self._bad_since > GRACE:
-            self._end(f'error: {self.trouble}', self.trouble.exit_code)
+            of_kind = '' if isinstance(self.trouble, Stopped) else 'error: '
+            self._end(f'{of_kind}{self.trouble}', self.trouble.exit_code)
         stuck = [(number, since) for number, since in self._signals
                  if number != signal.SIGHUP and self._moved < since and not self._waits]
         if stuck and (len(stuck) > 1 or now - stuck[0][1] > LONGEST_STEP):

@@ -290,7 +290,7 @@ def _compare(place: Place, facts: dict, theirs: dict) -> None:
     for index, other in sorted(theirs.items()):
         for what in facts | other:
             if facts.get(what) != other.get(what):
-                raise Error(f'{place.names[index]} has another value of {what} than the chief: '
+                raise Error(f'{place.names[index]} differs from the chief in {what}: '
                             f'{_shown(other.get(what))} and not {_shown(facts.get(what))}. {WAY_OUT}')
 
 
@@ -332,7 +332,7 @@ def _is_let_in(connection: socket.socket, place: Place, timeout_secs: float) -> 
         if kind == 'wait':
             say(f'Waiting for {value}')
         elif kind == 'end':
-            raise line.Ended(*value)
+            raise line.ended(*value)
         elif kind == 'go':
             return True
 

@@ -80,8 +80,10 @@ def _logical_cpus(count: int) -> list:
 
 
 def describe(strategy, machines: int = 1) -> str:
-    if machines > 1:
-        return f'{machines} machines (TF_CONFIG), {strategy.num_replicas_in_sync} towers in all'
     towers = strategy.num_replicas_in_sync
     kind = 'GPU' if tf.config.list_logical_devices('GPU') else 'CPU'
+    if of_this_machine(strategy) is not strategy:
+        return f'{towers} {kind}s of {machines} machines (TF_CONFIG)'
+    if machines > 1:
+        return f'{kind} of the chief; the {machines} machines (TF_CONFIG) have computed the features'
     return kind if towers == 1 else f'{towers} towers on {kind}s'

@@ -96,7 +96,7 @@ def test_what_differs_between_machines_is_one_sentence_on_each(start):
     found = [ends(each) for each in processes]
     for code, _, err in found:
         assert code == 1 and err.count('\n') == 1
-        assert f'worker 1 ({cluster[1]}) has another value of flags than the chief: --batch_size=33' in err
+        assert f'worker 1 ({cluster[1]}) differs from the chief in flags: --batch_size=33' in err
 
 
 def test_two_processes_that_say_they_are_the_same_machine_are_told(start):

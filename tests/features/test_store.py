@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.console import locks
+from finetune.console import locks, teams
 from finetune.console.errors import Error
 from finetune.console.lazy import keras, tf
 from finetune.evaluation import inference
@@ -695,3 +695,103 @@ def test_what_features_depend_on_is_kept_beside_them(data, directory, tmp_path):
     facts = [json.loads(path.read_text()) for path in directory.glob('*/features.json')]
     assert sorted(each['split'] for each in facts) == ['train', 'validation']
     assert {each['records'] for each in facts} == {data.fingerprint}
+
+
+# Several machines --------------------------------------------------------------------------------------
+
+
+class ThreadTeam:
+    """A machine of a team of threads."""
+
+    def __init__(self, index: int, count: int, barrier: threading.Barrier, board: dict):
+        self.index, self.count, self.is_chief, self.barrier, self.board = index, count, index == 0, barrier, board
+
+    part = teams.Team.part
+
+    def gathered(self, value) -> list:
+        self.barrier.wait()
+        self.board[self.index] = value
+        self.barrier.wait()
+        return [self.board[index] for index in range(self.count)]
+
+    def told(self, value=None):
+        return self.gathered(value)[0]
+
+    def met(self) -> None:
+        self.gathered(None)
+
+
+def computed_by_machines(known: Wanted, directories: list) -> list:
+    """What each of them finds, in its own directory."""
+    barrier, board, found = threading.Barrier(len(directories), timeout=60), {}, {}
+
+    def work(index):
+        try:
+            team = ThreadTeam(index, len(directories), barrier, board)
+            found[index] = store.find_or_compute(known, directories[index], team=team).rows.tobytes()
+        except BaseException as error:
+            found[index] = error
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(directories))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[index] for index in range(len(directories))]
+
+
+@pytest.mark.parametrize(('views', 'machines'), [(1, 2), pytest.param(3, 3, marks=pytest.mark.slow)])
+def test_several_machines_make_the_file_of_one(data, tmp_path, views, machines):
+    known = wanted(data, toy_classifier(), views=views)
+    expected = store.find_or_compute(known, tmp_path / 'one').rows.tobytes()
+    assert computed_by_machines(known, [tmp_path / 'all'] * machines) == [expected] * machines
+    assert whole_files(tmp_path / 'all') == whole_files(tmp_path / 'one')
+    names = [sorted(path.name for path in (tmp_path / place / known.key).iterdir()) for place in ('one', 'all')]
+    assert names[0] == names[1]
+    assert computed_by_machines(known, [tmp_path / 'all'] * machines) == [expected] * machines  # As it is there.
+
+
+@pytest.mark.slow
+def test_machines_that_do_not_see_the_same_directory_compute_all_of_it_each(data, tmp_path):
+    known = wanted(data, toy_classifier())
+    expected = store.find_or_compute(known, tmp_path / 'one').rows.tobytes()
+    assert computed_by_machines(known, [tmp_path / 'a', tmp_path / 'b']) == [expected] * 2
+    (tmp_path / 'b' / known.key / 'features.npy').unlink()
+    assert computed_by_machines(known, [tmp_path / 'a', tmp_path / 'b']) == [expected] * 2
+
+
+@pytest.mark.slow
+def test_several_machines_go_on_where_a_killed_pass_stopped(data, tmp_path, monkeypatch):
+    known = wanted(data, toy_classifier(), views=3)
+    expected = store.find_or_compute(known, tmp_path / 'one').rows.tobytes()
+    monkeypatch.setattr(store, 'SECONDS_BETWEEN_NOTES', 0)
+    computed, asked_for = store._computed, []
+
+    def dying(wanted, asked, threads):
+        yield from itertools.islice(computed(wanted, asked, threads), 1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(store, '_computed', dying)
+        assert all(isinstance(each, BaseException) for each in computed_by_machines(known, [tmp_path / 'all'] * 2))
+
+    def counting(wanted, asked, threads):
+        asked_for.append(int(asked.sum()))
+        return computed(wanted, asked, threads)
+
+    monkeypatch.setattr(store, '_computed', counting)
+    assert computed_by_machines(known, [tmp_path / 'all'] * 2) == [expected] * 2
+    assert sum(asked_for) < len(data.splits['train'].per_class) * 7 and sum(asked_for) > 0
+
+
+@pytest.mark.parametrize('machines', [2, 4])
+def test_several_machines_get_together_the_features_that_one_gets(data, tmp_path, machines):
+    kept = store.find_or_compute(wanted(data, toy_classifier(), views=3), tmp_path)
+    parts = [list(kept.for_training(8, 1, 3, (index, machines)).take(5)) for index in range(machines)]
+    for step, batch in enumerate(kept.for_training(8, 1, 3).take(5)):
+        for what in ('image', 'label'):
+            assert np.array_equal(np.concatenate([part[step][what] for part in parts]), batch[what])
+    halves = [list(kept.for_evaluation(4, part)) for part in ((0, 9), (9, 21))]
+    labels = np.concatenate([batch['label'] for half in halves for batch in half])
+    assert np.array_equal(labels, kept.rows['label'])

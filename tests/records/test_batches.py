@@ -3,6 +3,7 @@ import collections
 import numpy as np
 import pytest
 
+from finetune.console import teams
 from finetune.console.lazy import tf
 from finetune.evaluation import inference
 from finetune.models import classifier, engines
@@ -136,3 +137,27 @@ def test_a_mirrored_view_is_the_view_of_evaluation_seen_in_a_mirror_and_the_othe
     np.testing.assert_array_equal(with_mirrored[:, 1], with_mirrored[:, 0, :, ::-1])
     np.testing.assert_array_equal(with_mirrored[:, [0, 2, 3]], without[:, [0, 2, 3]])
     assert np.abs(with_mirrored[:, 1] - without[:, 1]).max() > 0.1
+
+
+@pytest.mark.parametrize(('machines', 'towers'), [
+    (2, 1), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((4, 1), (2, 2)))])
+def test_several_machines_get_together_what_one_gets(toy, machines, towers):
+    """To the bit, whatever the step that they go on from, and though batches of 4 do not divide 10 records."""
+    whole = list(training(toy, first_step=1).take(6))
+    parts = [batches.for_training(toy, 'train', 16, DISTORTIONS['inception'], 4, 1, 1, machine=(index, machines),
+                                  towers=towers).take(6 * towers) for index in range(machines)]
+    parts = [list(part) for part in parts]
+    for step, batch in enumerate(whole):
+        found = [part[step * towers + tower] for part in parts for tower in range(towers)]
+        for what in ('image', 'label', 'filename'):
+            assert np.array_equal(np.concatenate([each[what] for each in found]), batch[what])
+
+
+@pytest.mark.parametrize('machines', [2, 3, 9])
+def test_several_machines_validate_every_record_once(toy, machines):
+    """The shards hold 4 and 3 records; of nine machines, two have none."""
+    parts = [teams.Team(index, machines).part(7) for index in range(machines)]
+    found = [name for first, end in parts for batch in batches.for_evaluation(
+        toy, 'validation', 16, 0.875, 2, part=(first, end)) for name in batch['filename'].numpy()]
+    assert found == [name for batch in batches.for_evaluation(toy, 'validation', 16, 0.875, 4)
+                     for name in batch['filename'].numpy()]
