@@ -146,6 +146,10 @@ class Progress:
             say(f'{self.title}: {self.done} of {self.total} {self.unit}, {self._rate()}, {self._left()} left'
                 + (f', {note}' if note else ''))
 
+    @property
+    def is_live(self) -> bool:
+        return self._bar is not None
+
     def __exit__(self, *_) -> None:
         if self._bar:
             self._bar.stop()

@@ -70,7 +70,7 @@ class Journal:
         """`step` is the last of `steps` new ones, `loss` its loss."""
         self.progress.advance(steps, self._note())
         if step % self.log_every_steps == 0:
-            loss = self._finite(step, loss)
+            loss = self.finite(step, loss)
             now = time.monotonic()
             steps, seconds = step - self._lap_step, now - self._lap
             self._lap, self._lap_step = now, step
@@ -104,7 +104,7 @@ class Journal:
         """Writes the figures down, and keeps the checkpoint if it is the best."""
         self._measured = True
         epoch = self._epochs(step) if self.epoch_ends(step) else round(self._times_seen(step))
-        row = {'step': step, 'epoch': epoch, 'loss': f'{self._finite(step, loss):.6g}'}
+        row = {'step': step, 'epoch': epoch, 'loss': f'{self.finite(step, loss):.6g}'}
         if self.state.groups:
             row |= {'learning_rate': f'{self._learning_rate():.6g}',
                     'examples_per_sec': f'{self._examples_per_sec:.1f}'}
@@ -236,7 +236,8 @@ class Journal:
         measured = ((float(row['validation_precision_at_1']), int(row['step'])) for row in self._validated())
         return max((one for one in measured if one[1] in there), key=lambda one: (one[0], -one[1]), default=None)
 
-    def _finite(self, step: int, loss) -> float:
+    def finite(self, step: int, loss) -> float:
+        """The loss, if it is; else the training has diverged."""
         loss = float(loss)  # Waits for the device; only when we log or save.
         if not math.isfinite(loss):
             raise self._diverged(step, f'the loss ({loss}) is')
@@ -254,8 +255,8 @@ class Journal:
 class Listener:
     """The journal of a machine that writes nothing: the chief's says it all."""
 
-    def __init__(self, recipe: Recipe, feed: Feed):
-        self.recipe, self.feed = recipe, feed
+    def __init__(self, recipe: Recipe, feed: Feed, progress: Progress):
+        self.recipe, self.feed, self.progress = recipe, feed, progress
 
     def next_batch(self, batch_iterator):
         return next(batch_iterator)
@@ -264,7 +265,11 @@ class Listener:
         return int(times_seen(step, self.recipe, self.feed)) > int(times_seen(step - 1, self.recipe, self.feed))
 
     def steps_done(self, step: int, steps: int, loss) -> None:
-        pass
+        if self.progress.is_live:  # Lines of all machines often end in one file.
+            self.progress.advance(steps)
+
+    def finite(self, step: int, loss):
+        return loss
 
     def measure(self, step: int, loss, scores: Scores | None) -> None:
         pass

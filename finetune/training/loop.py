@@ -51,7 +51,7 @@ def train_steps(run: Run, state: State, feed: Feed, strategy, conduct: Conduct, 
     with signals.deferred() as stop, Progress('Training', recipe.max_steps, 'steps') as progress:
         progress.start_at(step)
         journal = Journal(run, state, feed, progress, conduct.log_every_steps, conduct.histograms, team) if (
-            team.is_chief) else Listener(recipe, feed)
+            team.is_chief) else Listener(recipe, feed, progress)
         batch_iterator = iter(towers.distributed(feed.training(step), strategy))
         while step < recipe.max_steps and not (recipe.patience and team.told(journal.patience_is_over())):
             if feed.kept:  # Steps of a head are far below a millisecond: a call from Python takes longer.
@@ -67,6 +67,7 @@ def train_steps(run: Run, state: State, feed: Feed, strategy, conduct: Conduct, 
             if journal.epoch_ends(step) or step == recipe.max_steps or is_late:
                 if not feed.from_features:
                     dataset.check_unchanged(feed.directory, run.records['fingerprint'])
+                loss = journal.finite(step, loss)
                 journal.measure(step, loss, validate())
             if journal.seconds_since_save() > conduct.save_interval_secs:
                 journal.save(step)
