@@ -121,7 +121,6 @@ class Features:
         Machine (i, n) of n gets its part of each, as of pictures.
         """
         index, machines = machine
-
         count, views = self.rows['features'].shape[:2]
 
         def epoch(number):
