@@ -52,10 +52,11 @@ def fit(
 def _cosines_without_itself(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """To the nearest class mean, once a picture is taken out of its own; the only one of a class has none."""
     sums, nearest = _sums(features, labels), np.empty(len(labels), np.float32)
+    means = _directions(sums)
     for place, label in enumerate(np.unique(labels)):  # One after the other: of all features there is no copy.
         own = np.flatnonzero(labels == label)
         directions = _directions(features[own])
-        cosines = directions @ _directions(sums).T
+        cosines = directions @ means.T
         others = _directions(sums[place] - directions)
         cosines[:, place] = np.sum(directions * others, axis=1) if len(own) > 1 else -1
         nearest[own] = cosines.max(axis=1)

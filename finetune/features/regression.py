@@ -2,14 +2,17 @@
 
 The loss, cross-entropy plus weight decay, is convex: it has one minimum, which L-BFGS approaches in a few dozen passes
 over the features, whatever the seed. How much weight decay is good is asked of a tenth of the pictures that is held
-out (of all tenths in turn, where pictures are few); then the head is fitted to all of them.
+out (of all tenths in turn, where pictures are few; of a sample, where a fit takes long); then the head is fitted to all
+of them.
 """
 
 import contextlib
+import copy
 import ctypes
 import dataclasses
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +25,18 @@ from finetune.models.classifier import NEVER
 
 ENOUGH = 100  # Held-out pictures to choose by; where a tenth has fewer, several are held out in turn.
 WEIGHT_DECAYS = tuple(10.0 ** (-half / 2) for half in range(13))  # 1 to 1e-6, the strongest first.
-WORSE = 1.1  # A held-out loss so many times the best one ends the search: weaker decay only makes it worse.
+USUAL = 4  # The place there of 0.01, where the search begins.
+SEARCHED = 10**7  # Records x views x classes that the search fits; of more, as many records as make these.
 PASSES = 500  # At most; fits of real features need 30 to 150.
 TOLERANCE = 1e-5  # Change of the loss, and
 SLOPE = 1e-5  # largest part of its gradient, at which a fit ends; smaller ones change no answer that we saw.
-MOST_BYTES = 2**32  # In float32: the features, which a fit holds once, and
-COPIES_BY_CLASS = 7  # targets, likelihoods, slopes: a number for every view and class each.
+MOST_BYTES = 2**32  # The features in float32, which a fit holds once, and
+BYTES_A_WEIGHT = 8 * 25  # what L-BFGS remembers.
 MANY = 2000  # Records: so many say enough of every channel. Measured on flowers and on CIFAR-10: docs/results.md.
 FOLDS = 5  # Parts of the pictures, each answered by a head that was fitted to the others.
-PARTS = 32  # Tensors that hold the features, so that what is copied to make one is little.
+PART = 2**20  # Numbers of a tensor of features, so that what is copied to make one is little.
+COUNTED = 2**22  # Numbers of answers, and
+PARTS = 32  # tensors of features that are counted at once.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Trial:
     loss: float  # Cross-entropy of the held-out pictures, in nats.
     precision_at_1: float
     records: int
+    seconds: float
+    share: float  # Of all records, that it was fitted to; above 1 where many tenths were held out in turn.
 
 
 class Head(NamedTuple):
@@ -80,17 +88,31 @@ def out_of_fold(
     chosen for all folds, or given. Records of one number in `groups` [n] are in one fold. Classes without pictures have
     `classifier.NEVER`.
     """
+    logits = np.empty((len(labels), classes), np.float32)
+    for held_out, found in each_fold(
+            features, labels, classes, seed, weight_decay=weight_decay, folds=folds, label_smoothing=label_smoothing,
+            class_weights=class_weights, groups=groups):
+        logits[held_out] = found
+    return logits
+
+
+def each_fold(
+    features: np.ndarray, labels: np.ndarray, classes: int, seed: int, *,
+    weight_decay: float | None = None, folds: int = FOLDS, label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None, groups: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same a fold at a time, (places of its records, their logits), for those to whom one is enough."""
     problem, occurring = _posed(features, labels, label_smoothing, class_weights)
     weight_decay = weight_decay or _choose(problem, seed, lambda trial: None)[0]
     fold = folds_of(labels, min(folds, len(labels)), seed, groups)
-    logits = np.full((len(labels), classes), NEVER, np.float32)
     for number in range(fold.max() + 1):
         held_out = np.flatnonzero(fold == number)
         kernel, bias = problem.raw(problem.solve(weight_decay, without=held_out)[0])
-        logits[np.ix_(held_out, occurring)] = features[held_out, 0].astype(np.float32) @ kernel + bias
+        logits = np.full((len(held_out), classes), NEVER, np.float32)
+        logits[:, occurring] = features[held_out, 0].astype(np.float32) @ kernel + bias
+        yield held_out, logits
     del problem
     _give_memory_back()
-    return logits
 
 
 def folds_of(labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
@@ -108,12 +130,17 @@ def folds_of(labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | Non
     return fold
 
 
+def folds_asked(features: np.ndarray, labels: np.ndarray) -> int:
+    """How many folds are worth their time: of so much that the search asks a sample, one says enough."""
+    return 1 if features.shape[0] * features.shape[1] * len(np.unique(labels)) > SEARCHED else FOLDS
+
+
 def _posed(
     features: np.ndarray, labels: np.ndarray, label_smoothing: float, class_weights: Sequence[float] | None
 ) -> tuple['_Problem', np.ndarray]:
     """The problem, and the classes that it is about: those that have pictures."""
     occurring = np.unique(labels)
-    needed = 4 * (features.size + COPIES_BY_CLASS * features.shape[0] * features.shape[1] * len(occurring))
+    needed = 4 * features.size + BYTES_A_WEIGHT * (features.shape[2] + 1) * len(occurring)
     if needed > MOST_BYTES:
         raise Error(f'to solve for the head of {len(features)} pictures at once takes {needed / 1e9:.0f} GB, too much. '
                     'Train it step by step: add --epochs=10.')
@@ -161,22 +188,40 @@ def _scipy_blas() -> ctypes.CDLL | None:
 
 
 def _choose(problem: '_Problem', seed: int, tell: Callable[[Trial], None]) -> tuple[float, np.ndarray]:
-    """The weight decay with the lowest loss on held-out tenths, and the weights that it led to."""
-    tenths = np.array_split(np.random.default_rng(seed).permutation(problem.records), min(10, problem.records))
-    asked = tenths[:-(-ENOUGH // len(tenths[0]))]
-    weights, best, best_weights = [None] * len(asked), None, None
-    for weight_decay in WEIGHT_DECAYS:
-        weights = [problem.solve(weight_decay, start, without=tenth)[0]
-                   for tenth, start in zip(asked, weights, strict=True)]
-        measured = [problem.measure(fitted, tenth) for fitted, tenth in zip(weights, asked, strict=True)]
-        sizes = [len(tenth) for tenth in asked]
-        trial = Trial(weight_decay, *np.average(measured, axis=0, weights=sizes).tolist(), sum(sizes))
+    """The weight decay with the lowest loss on held-out tenths, and the weights that it led to.
+
+    The loss has one valley: the search goes from the usual decay by decades the way it falls, then by half a decade.
+    """
+    asked = problem.sampled(SEARCHED, seed)
+    tenths = np.array_split(np.random.default_rng(seed).permutation(asked.records), min(10, asked.records))
+    tenths = tenths[:-(-ENOUGH // len(tenths[0]))]
+    losses, weights, best = {}, [None] * len(tenths), USUAL
+
+    def is_better(place: int) -> bool:
+        nonlocal weights, best
+        if place in losses or not 0 <= place < len(WEIGHT_DECAYS):
+            return False
+        began = time.monotonic()
+        fitted = [asked.solve(WEIGHT_DECAYS[place], start, without=tenth)[0]
+                  for tenth, start in zip(tenths, weights, strict=True)]
+        measured = [asked.measure(each, tenth) for each, tenth in zip(fitted, tenths, strict=True)]
+        sizes = [len(tenth) for tenth in tenths]
+        trial = Trial(WEIGHT_DECAYS[place], *np.average(measured, axis=0, weights=sizes).tolist(), sum(sizes),
+                      time.monotonic() - began, len(tenths) * (asked.records - sizes[0]) / problem.records)
         tell(trial)
-        if best is None or trial.loss < best.loss:
-            best, best_weights = trial, weights[0]
-        elif trial.loss > WORSE * best.loss:
-            break
-    return best.weight_decay, best_weights
+        losses[place] = trial.loss
+        if trial.loss > losses[best]:
+            return False
+        weights, best = fitted, place
+        return True
+
+    is_better(USUAL)
+    for stride in (2, 1):
+        for way in (stride, -stride):
+            while is_better(best + way):
+                pass
+    # In a sum of losses it would be the same for any number of records, and this is a mean.
+    return WEIGHT_DECAYS[best] * asked.records / problem.records, weights[0]
 
 
 class _Problem:
@@ -188,14 +233,34 @@ class _Problem:
     ):
         """`weights` [records] are what each counts in the loss."""
         self.records, self.views, self.channels = features.shape
-        self.labels, self.classes = labels, classes
+        self.labels, self.classes, self.label_smoothing = labels, classes, label_smoothing
         self.weights = np.ones(self.records, np.float32) if weights is None else weights
         self.mean, self.scale = _spread(features)
-        targets = np.full((self.records, classes), label_smoothing / classes, np.float32)
-        targets[np.arange(self.records), labels] += 1 - label_smoothing
+        records = max(1, PART // (self.views * max(self.channels, classes)))
         with tf.device('CPU'):  # A GPU may multiply with ten bits, and L-BFGS follows every one of them.
-            self.rows = [(tf.constant(part) - self.mean) / self.scale for part in _parts(features)]
-            self.targets = tf.constant(targets.repeat(self.views, axis=0))
+            self.rows = [(tf.constant(part) - self.mean) / self.scale for part in _parts(features, records)]
+
+    def _parted(self, of_rows: np.ndarray) -> list[np.ndarray]:
+        """What is there for every row, in the parts that the rows are in."""
+        return np.split(of_rows, np.cumsum([len(part) for part in self.rows])[:-1])
+
+    def sampled(self, most: int, seed: int) -> '_Problem':
+        """Of so many records that their views times the classes make at most `most`."""
+        records = max(1, most // (self.views * self.classes))
+        if records >= self.records:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(self.records, records, replace=False))
+        few = copy.copy(self)
+        few.records, few.labels, few.weights = records, self.labels[chosen], self.weights[chosen]
+        few.rows = list(self._rows_of(chosen))
+        return few
+
+    def _rows_of(self, records: np.ndarray) -> Iterator:
+        """All views of these records."""
+        wanted = np.isin(np.arange(self.records), records).repeat(self.views)
+        with tf.device('CPU'):
+            for part, is_wanted in zip(self.rows, self._parted(wanted), strict=True):
+                yield tf.boolean_mask(part, is_wanted)
 
     def solve(
         self, weight_decay: float, start: np.ndarray | None = None, without: Sequence[int] = ()
@@ -206,15 +271,23 @@ class _Problem:
         counts = self.weights.copy()
         counts[np.asarray(without, int)] = 0
         shape = (self.channels + 1, self.classes)
-        with tf.device('CPU'):
-            shares = tf.constant(np.repeat(counts / counts.sum() / self.views, self.views)[:, None])
+        shares = np.repeat(counts / counts.sum() / self.views, self.views)[:, None]
+        labels, shares = self._parted(self.labels.repeat(self.views)), self._parted(shares)
+        together = max(1, min(PARTS, COUNTED // (len(labels[0]) * self.classes)))
+        groups = [[parts[first:first + together] for parts in (self.rows, labels, shares)]
+                  for first in range(0, len(labels), together)]
 
         def at(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            weights = tf.constant(flat.reshape(shape), tf.float32)
+            weights = flat.reshape(shape).astype(np.float32)
+            loss, gradient = weight_decay * np.sum(weights[:-1] ** 2) / 2, weight_decay * weights
+            gradient[-1] = 0
             with tf.device('CPU'):
-                loss, gradient = _loss_and_gradient()(
-                    weights, self.rows, self.targets, shares, tf.constant(weight_decay))
-            return float(loss), gradient.numpy().ravel().astype(np.float64)
+                held = tf.constant(weights)
+                for group in groups:
+                    of_group = _loss_and_gradient()(held, *group, tf.constant(self.label_smoothing, tf.float32))
+                    loss += float(of_group[0])
+                    gradient += of_group[1].numpy()
+            return loss, gradient.ravel().astype(np.float64)
 
         with _scipy_on_one_thread():
             found = minimize(
@@ -224,10 +297,10 @@ class _Problem:
 
     def measure(self, weights: np.ndarray, records: np.ndarray) -> tuple[float, float]:
         """(cross-entropy in nats, precision@1) of all views of these records."""
-        places = (records[:, None] * self.views + np.arange(self.views)).ravel()
-        labels = self.labels[records].repeat(self.views)
+        records = np.sort(records)
         with tf.device('CPU'):
-            log_likely = tf.gather(_log_likely(self.rows, weights), places).numpy()
+            log_likely = _log_likely(list(self._rows_of(records)), weights).numpy()
+        labels = self.labels[records].repeat(self.views)
         losses = -log_likely[np.arange(len(labels)), labels]
         loss = np.average(losses, weights=self.weights[records].repeat(self.views))
         return float(loss), float(np.mean(log_likely.argmax(axis=1) == labels))
@@ -238,10 +311,11 @@ class _Problem:
         return kernel, weights[-1] - self.mean @ kernel
 
 
-def _parts(features: np.ndarray) -> Iterator[np.ndarray]:
-    """float32 [rows, c] of one part of the records after the other."""
-    for part in np.array_split(features, min(PARTS, len(features))):
-        yield part.reshape(-1, features.shape[2]).astype(np.float32)
+def _parts(features: np.ndarray, records: int | None = None) -> Iterator[np.ndarray]:
+    """float32 [rows, c] of so many records after the other."""
+    records = records or max(1, PART // (features.shape[1] * features.shape[2]))
+    for first in range(0, len(features), records):
+        yield features[first:first + records].reshape(-1, features.shape[2]).astype(np.float32)
 
 
 def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -261,27 +335,29 @@ def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def _log_likely(rows: list, weights):
-    """[rows, classes]: the logarithm of each probability."""
+def _log_likely(rows, weights):
+    """[rows of all parts, classes]: the logarithm of each probability."""
     return tf.nn.log_softmax(tf.concat([part @ weights[:-1] for part in rows], axis=0) + weights[-1])
 
 
 @functools.cache
 def _loss_and_gradient() -> Callable:
-    """(weights, rows, targets, shares of the rows in the loss, weight decay) -> (loss, gradient).
+    """(weights, parts of rows, of labels, of shares in the loss [rows, 1], label smoothing) -> (loss, gradient).
 
     TensorFlow, not NumPy: the threads of NumPy's BLAS wait for each other busily, so that other work on the machine
     slows small products down a hundred times.
     """
     @tf.function(reduce_retracing=True)
-    def loss_and_gradient(weights, rows, targets, shares, weight_decay):
+    def loss_and_gradient(weights, rows, labels, shares, label_smoothing):
+        classes = tf.shape(weights)[1]
+        labels, shares = tf.concat(labels, axis=0), tf.concat(shares, axis=0)
+        targets = tf.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / tf.cast(classes, tf.float32)
         log_likely = _log_likely(rows, weights)
-        loss = weight_decay * tf.nn.l2_loss(weights[:-1]) - tf.reduce_sum(shares * targets * log_likely)
         slope = shares * (tf.exp(log_likely) - targets)
         slopes = tf.split(slope, [tf.shape(part)[0] for part in rows])
         by_class = tf.add_n([  # Eight times faster than their transposes.
             tf.matmul(slope, part, transpose_a=True) for slope, part in zip(slopes, rows, strict=True)])
-        gradient = tf.transpose(by_class) + weight_decay * weights[:-1]
-        return loss, tf.concat([gradient, tf.reduce_sum(slope, axis=0, keepdims=True)], axis=0)
+        gradient = tf.concat([tf.transpose(by_class), tf.reduce_sum(slope, axis=0, keepdims=True)], axis=0)
+        return -tf.reduce_sum(shares * targets * log_likely), gradient
 
     return loss_and_gradient

@@ -34,6 +34,8 @@ PLANS = {  # Measured to work without tuning; docs/results.md says on what.
     'tuned': {'rate': 0.01, 'decay': 8.0, 'epochs': 20.0},  # --pretrained
     'new': {'rate': 0.02, 'decay': 30.0, 'epochs': 60.0},  # Random weights.
 }
+MOST_ROWS = 400_000  # Pictures x views whose head is solved at once: of 2,048 channels they take 3.3 GB;
+MOST_ANSWERS = 1.2 * 10**8  # and these x classes, which takes some minutes: docs/scale.md. A head to more takes steps.
 USUAL_RATES = {  # Of those whose steps are not in proportion to the gradient.
     'adam': 0.001, 'adamw': 0.001, 'adadelta': 1.0}
 
@@ -242,16 +244,16 @@ def add_flags(flags: Flags, names: Sequence[str] = FIELDS) -> None:
             add(field.name, field.default, field.metadata['help'], **bounds)
 
 
-def plan(typed: dict, source: Recipe | None, train_records: int) -> Recipe:
+def plan(typed: dict, source: Recipe | None, train_records: int, classes: int = 2) -> Recipe:
     """The whole recipe: what was typed, then what the named recipe says, and for the rest what is known to work.
 
     `typed` holds the flags that were given, by name. `source` is the recipe of the network behind --pretrained, if it
-    has one. `train_records` turns epochs into steps, once.
+    has one. `train_records` turns epochs into steps, once; with `classes` it says whether a head can be solved at once.
     """
     typed = _named(typed) | typed
     same_network = source is not None and typed.get('model', source.model) == source.model
     values = _network(typed, source if same_network else None) | typed
-    values |= {name: value for name, value in _training(values).items() if name not in typed}
+    values |= {name: value for name, value in _training(values, train_records, classes).items() if name not in typed}
     recipe = dataclasses.replace(Recipe(), **values)
     recipe = dataclasses.replace(recipe, **_distortion(recipe))
     _check(recipe, typed)
@@ -298,19 +300,25 @@ def read_by_the_head(model: str, typed: dict) -> str:
     return ','.join(zoo.find(model).blocks) if stays else ''
 
 
-def _training(values: dict) -> dict:
+def _training(values: dict, train_records: int, classes: int) -> dict:
     """Rates and lengths that were measured to work without tuning; docs/results.md says from what."""
     what_trains = 'head' if values.get('freeze_backbone') else 'tuned' if values.get('pretrained') else 'new'
     plan = PLANS[what_trains]
-    return {'optimizer': _optimizer(values), 'initial_learning_rate': plan['rate'], 'epochs': plan['epochs'],
-            'num_epochs_per_decay': plan['decay'],
+    return {'optimizer': _optimizer(values, train_records, classes), 'initial_learning_rate': plan['rate'],
+            'epochs': plan['epochs'], 'num_epochs_per_decay': plan['decay'],
             'gradient_clip': 1.0 if values.get('pretrained') else 0.0,
             'batch_norm': 'still' if values.get('pretrained') else 'train'}
 
 
-def _optimizer(values: dict) -> str:
+def _optimizer(values: dict, train_records: int, classes: int) -> str:
     solvable = values.get('freeze_backbone') and values.get('feature_cache') != 'off'
-    return 'regression' if solvable and not any(name in values for name in STEPS_ALONE) else 'rmsprop'
+    asks_for_steps = any(name in values for name in STEPS_ALONE)
+    rows = train_records * values.get('views', 1)
+    return 'regression' if solvable and not asks_for_steps and not is_too_much_to_solve(rows, classes) else 'rmsprop'
+
+
+def is_too_much_to_solve(rows: int, classes: int) -> bool:
+    return rows > MOST_ROWS or rows * classes > MOST_ANSWERS
 
 
 def _distortion(recipe: Recipe) -> dict:

@@ -11,7 +11,7 @@ from finetune.console import signals
 from finetune.console.errors import Stopped
 from finetune.console.lazy import tf
 from finetune.console.teams import ALONE, Team
-from finetune.console.terminal import Progress, printable, say
+from finetune.console.terminal import Progress, duration, printable, say
 from finetune.features import regression
 from finetune.models import classifier
 from finetune.records import dataset
@@ -22,6 +22,8 @@ from finetune.training import confidence, towers, validation
 from finetune.training.feeds import Feed
 from finetune.training.journal import Journal, Listener
 from finetune.training.opening import switch_off_unused
+
+WORTH_SAYING = 20  # Seconds.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,8 @@ def solve_head(run: Run, state: State, feed: Feed, strategy, conduct: Conduct, t
         journal = Journal(run, state, feed, progress, conduct.log_every_steps, conduct.histograms, team)
         head = regression.fit(
             features, labels, len(run.labels), run.recipe.seed, label_smoothing=run.recipe.label_smoothing,
-            class_weights=run.recipe.weights_of_classes(run.records['per_class']), tell=_tell)
+            class_weights=run.recipe.weights_of_classes(run.records['per_class']),
+            tell=_teller(regression.folds_asked(features, labels)))
         logits = state.model.get_layer('head').get_layer('logits')
         logits.kernel.assign(head.kernel)
         logits.bias.assign(head.bias)
@@ -111,9 +114,21 @@ def _stopped(run: Run, step: int, number: int) -> Stopped:
                    'the same command goes on from there', number)
 
 
-def _tell(trial: regression.Trial) -> None:
-    print(f'{datetime.now()}: weight decay {trial.weight_decay:.1e}, held-out loss = {trial.loss:.4f} '
-          f'precision @ 1 = {trial.precision_at_1:.4f} [{trial.records} examples]', flush=True)
+def _teller(folds: int) -> Callable[[regression.Trial], None]:
+    """Prints each trial; after the first one says how long all takes, where that is worth saying."""
+    is_first = True
+
+    def tell(trial: regression.Trial) -> None:
+        nonlocal is_first
+        print(f'{datetime.now()}: weight decay {trial.weight_decay:.1e}, held-out loss = {trial.loss:.4f} '
+              f'precision @ 1 = {trial.precision_at_1:.4f} [{trial.records} examples]', flush=True)
+        # Other decays begin where this one ended, and the head to all pictures where the best did; folds from nothing.
+        to_come = 2 * trial.seconds + (0.6 + 0.8 * folds) * trial.seconds / trial.share
+        if is_first and to_come > WORTH_SAYING:
+            say(f'The head takes about {duration(to_come)} more.')
+        is_first = False
+
+    return tell
 
 
 def training_step(

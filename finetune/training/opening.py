@@ -6,7 +6,7 @@ from pathlib import Path
 from finetune.console import machine
 from finetune.console.errors import Error
 from finetune.console.teams import Team
-from finetune.console.terminal import printable, say, warn
+from finetune.console.terminal import count, printable, say, warn
 from finetune.models import classifier
 from finetune.models.averages import Averages
 from finetune.records.dataset import Records
@@ -38,7 +38,11 @@ def open_run(directory: Path, data: Records, typed: dict, override: bool = False
     if sum(count > 0 for count in split.per_class) < 2:
         raise Error(f'{printable(data.directory)} has training pictures of one class only; '
                     'there is nothing to tell apart.')
-    recipe = recipes.plan(typed, pretrained.network(typed), split.records)
+    source = pretrained.network(typed)
+    recipe = recipes.plan(typed, source, split.records, len(data.labels))
+    if recipe.optimizer != recipes.plan(typed, source, train_records=1).optimizer:
+        say(f'The head of {count(split.records, "picture")} and {count(len(data.labels), "label")} is trained in '
+            'steps: to solve for it at once would take long (--optimizer=regression does all the same).')
     return Run.create(directory, recipe, data.labels, _remembered(data, split))
 
 

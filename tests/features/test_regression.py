@@ -89,6 +89,21 @@ def test_views_of_a_held_out_picture_are_not_among_those_that_train():
 
 
 @pytest.mark.slow
+def test_a_search_that_asks_a_sample_finds_a_head_as_good(monkeypatch):
+    """Weight decay in a mean: what is right for a tenth of the pictures is ten times too much for all of them."""
+    features, labels = blobs(4000, spread=3.0)
+    whole = regression.fit(features, labels, 4, seed=1)
+    tried = []
+    monkeypatch.setattr(regression, 'SEARCHED', 4000 // 10 * 3)
+    sampled = regression.fit(features, labels, 4, seed=1, tell=tried.append)
+    assert {trial.share for trial in tried} == {3 * 360 / 4000}  # Three tenths of 400 are held out in turn.
+    assert whole.weight_decay / 10 < sampled.weight_decay < whole.weight_decay * 10
+    unseen, of_unseen = blobs(2000, spread=3.0, seed=7)
+    precisions = [np.mean(logits(head, unseen)[:, 1:].argmax(axis=1) + 1 == of_unseen) for head in (whole, sampled)]
+    assert precisions[1] > precisions[0] - 0.005
+
+
+@pytest.mark.slow
 def test_a_class_without_pictures_gets_zeros():
     kernel, bias, *_ = regression.fit(*blobs(90), classes=6, seed=1)
     for absent in (0, 4, 5):
@@ -137,7 +152,7 @@ def test_with_few_pictures_channels_that_hardly_vary_do_not_drown_those_that_say
 
 def test_what_many_classes_take_counts_in_what_is_too_much(monkeypatch):
     features, labels = blobs(200, classes=100, channels=2)
-    monkeypatch.setattr(regression, 'MOST_BYTES', 100_000)
+    monkeypatch.setattr(regression, 'MOST_BYTES', 50_000)
     regression.fit(features, labels % 2, 101, seed=1)
     with pytest.raises(Error, match='too much'):
         regression.fit(features, labels, 101, seed=1)

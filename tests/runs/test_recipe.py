@@ -41,6 +41,15 @@ def test_a_new_head_on_a_backbone_that_stays_reads_the_blocks_that_were_measured
     assert after.feature_layers == head.feature_layers
 
 
+@pytest.mark.parametrize(('records', 'classes', 'typed', 'optimizer'), [
+    (100_000, 1000, {}, 'regression'), (100_000, 2000, {}, 'rmsprop'), (30_000, 10_000, {}, 'rmsprop'),
+    (500_000, 2, {}, 'rmsprop'), (100_000, 2, {'views': 5}, 'rmsprop'),
+    (500_000, 2, {'optimizer': 'regression'}, 'regression')])
+def test_a_head_too_large_to_solve_at_once_takes_steps_unless_somebody_insists(records, classes, typed, optimizer):
+    typed = {'pretrained': 'w.h5', 'fine_tune': True, 'freeze_backbone': True} | typed
+    assert recipe.plan(typed, None, records, classes).optimizer == optimizer
+
+
 def test_another_network_than_the_one_behind_pretrained_has_its_own_size():
     source = recipe.plan({'model': 'mobilenet_v2', 'width': 0.35, 'image_size': 96}, None, 10)
     planned = recipe.plan({'model': 'inception_v3', 'pretrained': 'run'}, source, 10)

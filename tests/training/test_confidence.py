@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from finetune import train
+from finetune.features import regression
 from finetune.runs.run import Run
+from finetune.training import loop
 from tests import toy_records
 
 HEAD = ('--model=toy', '--image_size=16', '--freeze_backbone')
@@ -25,6 +27,15 @@ def test_a_solved_head_is_fitted_out_of_fold_to_its_training_pictures(tmp_path, 
     assert found.class_means.shape == (3, 16) and len(found.scores) == 30 and found.energy_weight == 0
     np.testing.assert_allclose(np.linalg.norm(found.class_means, axis=1), 1, rtol=1e-5)
     assert 'Temperature' in capsys.readouterr().err
+
+
+def test_of_so_many_that_every_fold_takes_long_one_fold_is_asked_and_the_time_is_foretold(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(regression, 'SEARCHED', 60)  # Twenty of thirty pictures.
+    monkeypatch.setattr(loop, 'WORTH_SAYING', 0)
+    found = trained(tmp_path, *HEAD).load().trust
+    assert found.pictures == 6 and len(found.scores) == 30
+    assert capsys.readouterr().err.count('The head takes about') == 1
 
 
 def test_a_head_without_validation_pictures_is_fitted_too(tmp_path):
