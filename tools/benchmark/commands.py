@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,49 +157,6 @@ def project(place: Place) -> Iterator[dict]:
 
 def _seconds(what: str, seconds: float, goal: float) -> dict:
     return {'what': what, 'unit': 'seconds', 'goal': goal, 'n': 1, 'ours': spread(np.array([seconds]))}
-
-
-def scale(place: Place) -> Iterator[dict]:
-    """Time and peak memory of build, features and eval for ten times as many pictures."""
-    found = {}
-    for count in (2_000, 20_000):
-        pictures = _small_photos(place.scratch / f'small_{count}', count)
-        output, run = place.scratch / f'records_{count}', place.scratch / f'scale_run_{count}'
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.rmtree(output, ignore_errors=True)
-        found[count] = {
-            'build': _measured('finetune', 'build', f'--train_directory={pictures}', f'--output_directory={output}',
-                               '--validation_percent=50'),
-            'features': _measured('finetune', 'train', f'--data_dir={output}', f'--train_dir={run}',
-                                  '--pretrained=sample', '--fine_tune', '--freeze_backbone'),
-            'eval': _measured('finetune', 'eval', f'--data_dir={output}', f'--checkpoint_dir={run}', '--run_once')}
-    for verb in ('build', 'features', 'eval'):
-        (seconds, megabytes), (more_seconds, more_megabytes) = found[2_000][verb], found[20_000][verb]
-        yield {'what': f'{verb} of 20,000 drawn pictures, against 2,000', 'n': 1, 'unit': 'seconds and MB at most',
-               'ours': [round(more_seconds, 1), round(more_megabytes)], 'theirs': [round(seconds, 1), round(megabytes)],
-               'ratio': {'time': round(more_seconds / seconds, 2), 'memory': round(more_megabytes / megabytes, 3)},
-               'goal': {'time': 11.0, 'memory': 1.1}}
-
-
-def _small_photos(folder: Path, count: int) -> Path:
-    """Noise of 96 x 96 pixels, in five classes."""
-    random = np.random.default_rng(0)
-    for index in range(count):
-        path = folder / f'class_{index % 5}' / f'{index}.jpg'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8)).resize((96, 96)).save(path)
-    return folder
-
-
-def _measured(module: str, *arguments: str) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of `python -m module`: of its largest process."""
-    code = ('import json, resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2, stderr=2);'
-            'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, '-c', code, sys.executable, '-m', module, *arguments], check=True,
-                          stdout=subprocess.PIPE, text=True)
-    return time.monotonic() - started, int(done.stdout) / 1024
 
 
 def _precision(printed: str) -> float:
