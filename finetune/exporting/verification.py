@@ -69,7 +69,7 @@ def of_records(data: Records, split: str, most: int) -> Pictures:
     records = tf.data.TFRecordDataset(data.paths(split)).take(most)
     parsed = [examples.parse(record) for record in records]
     return Pictures([one['encoded'].numpy() for one in parsed], np.array([int(one['label']) for one in parsed]),
-                    f'{split} pictures of {printable(data.directory)}')
+                    f'{split} pictures of {printable(data.directory.resolve().name)}')  # No path: it is published.
 
 
 def typical_views(
