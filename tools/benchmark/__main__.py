@@ -3,6 +3,7 @@
     python -m tools.benchmark all --photos=flower_photos --weights=WEIGHTS > benchmarks.jsonl
     python -m tools.benchmark input eval --photos=flower_photos --weights=WEIGHTS
     python -m tools.benchmark classics --cifar=cifar-10-batches-bin
+    python -m tools.benchmark growth
     python -m tools.benchmark trust --photos=flower_photos --weights=WEIGHTS --cifar=cifar-10-batches-bin --mnist=mnist
     python -m tools.benchmark table < benchmarks.jsonl
 
@@ -28,6 +29,7 @@ BENCHMARKS = {each.__name__: each for each in (
     commands.build, commands.project, commands.cold, commands.stock_keras, growth.growth, classics.classics,
     checking.check, accuracy.accuracy, kernels.kernels, trust.trust, trust.trust_of_blocks)}
 OF_CIFAR = ('classics',)
+OF_DRAWN = ('growth',)  # It draws its pictures.
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
 
 
@@ -60,10 +62,10 @@ def main() -> None:
     parser.add_argument('--scratch', type=Path, default=Path('data/benchmark'), help='may be deleted afterwards')
     options = parser.parse_args()
     possible = [name for name in BENCHMARKS
-                if (options.cifar if name in OF_CIFAR else options.photos and options.weights)]
+                if name in OF_DRAWN or (options.cifar if name in OF_CIFAR else options.photos and options.weights)]
     names = possible if 'all' in options.names else options.names
     if not names or not set(names) <= set(possible):
-        parser.error('classics needs --cifar, all others need --photos and --weights')
+        parser.error('classics needs --cifar, all others but growth need --photos and --weights')
     measured_at = place.prepare(options.photos, options.weights, options.cifar, options.mnist, options.scratch)
     for name in names:
         for found in BENCHMARKS[name](measured_at):
