@@ -114,7 +114,10 @@ class Tile:
 
 def thumbnail(encoded: bytes) -> Image.Image:
     """The picture of a record, small enough for a tile; of a JPEG no more than that is decoded or kept."""
-    image = Image.open(io.BytesIO(encoded), formats=['JPEG', 'PNG'])
+    return small(Image.open(io.BytesIO(encoded), formats=['JPEG', 'PNG']))
+
+
+def small(image: Image.Image) -> Image.Image:
     image.thumbnail((TILE, TILE))
     return image.convert('RGB')
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from finetune.console.lazy import tf
+from finetune.pictures.mixing import Mixing, mixed, partners
 from finetune.pictures.views import Distortion, decode, distort, view
 from finetune.records import examples, stored
 from finetune.records.dataset import Split
@@ -52,12 +53,14 @@ def for_training(
     threads: int | None = None,
     machine: tuple[int, int] = (0, 1),
     towers: int = 1,
+    mixing: Mixing | None = None,
 ):
     """Full batches without end, from the one that step `first_step` uses on.
 
     Every epoch is every record once, in an order that (seed, epoch) alone decides; the distortion of a picture is
     decided by (seed, epoch, its place in the epoch). So any step's batch can be made again without the steps before it.
 
+    With `mixing`, 'other' is the label of the picture that each is mixed with, and 'share' what it keeps of its own.
     Machine (i, n) of n gets the i-th n-th of every batch, `towers` batches for it: all together get what one would.
     """
     index, machines = machine
@@ -66,7 +69,8 @@ def for_training(
         place, serialized = numbered
         example = examples.parse(serialized)
         image = distort(decode(example['encoded']), image_size, distortion, tf.stack([view_seed, place]))
-        return _batch_item(image, example)
+        # A seed is a hash, and so the one after it another one.
+        return _batch_item(image, example) | ({'seed': tf.stack([view_seed + 1, place])} if mixing else {})
 
     def pictures_of(epoch):
         first_place = tf.where(epoch == first_epoch, first_step * batch_size % counted.records, 0)
@@ -80,7 +84,16 @@ def for_training(
     if machines > 1:  # The others' pictures are read, and not decoded.
         order = order.batch(batch_size // machines, drop_remainder=True).shard(machines, index).unbatch()
     dataset = order.map(picture, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size // machines // towers, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size // machines // towers, drop_remainder=True)
+    if mixing:
+        dataset = dataset.map(lambda batch: _mixed(batch, mixing), num_parallel_calls=2, deterministic=True)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _mixed(batch: dict, mixing: Mixing) -> dict:
+    images, shares = mixed(batch['image'], mixing, batch['seed'][::2])  # The first one's decides for both.
+    return {'image': images, 'label': batch['label'], 'filename': batch['filename'],
+            'other': partners(batch['label']), 'share': shares}
 
 
 def of_all_views(

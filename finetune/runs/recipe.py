@@ -9,6 +9,7 @@ from pathlib import Path
 from finetune.console.command import Flags
 from finetune.console.errors import Error, UsageError
 from finetune.models import zoo
+from finetune.pictures.mixing import Mixing
 from finetune.pictures.views import DISTORTIONS, Distortion
 from finetune.runs import catalogue
 
@@ -148,6 +149,12 @@ class Recipe:
     shift: float = _option(
         'data', None, 'most that a picture is moved, as a share of its side (default: by --distortion)', least=0.0,
         most=1.0)
+    mixup: float = _option(
+        'data', 0.0, 'mix each two pictures of a batch, and their labels, by shares drawn from Beta(X, X) (0: not)',
+        least=0.0)
+    cutmix: float = _option(
+        'data', 0.0, 'put a rectangle of each two pictures of a batch into the other; its area is drawn from '
+        'Beta(X, X) (0: not)', least=0.0)
     seed: int = _option(
         'data', 1, 'decides the order of the pictures, the distortions and the new weights', least=0,
         most=2**31 - 1)
@@ -171,6 +178,9 @@ class Recipe:
         return dataclasses.replace(
             DISTORTIONS[self.distortion], min_crop_area=self.min_crop_area, max_aspect=self.max_aspect,
             flip=self.flip, color=self.color_distortion, shift=self.shift)
+
+    def mixing(self) -> Mixing | None:
+        return Mixing(self.mixup, self.cutmix) if self.mixup or self.cutmix else None
 
     @property
     def weight_decay_in_loss(self) -> float:
@@ -352,6 +362,7 @@ def _check(recipe: Recipe, typed: dict) -> None:
         raise UsageError('--freeze_backbone trains the head alone and --trainable_from trains a part of the backbone '
                          'too: give one of them.')
     _check_auxiliary(recipe)
+    _check_mixing(recipe)
     if recipe.optimizer in USUAL_RATES and 'initial_learning_rate' not in typed:
         usual = USUAL_RATES[recipe.optimizer]
         raise UsageError(f'--optimizer={recipe.optimizer} needs a learning rate of its own; often '
@@ -368,6 +379,14 @@ def _check(recipe: Recipe, typed: dict) -> None:
     if of_steps:
         raise UsageError(f'--optimizer=regression takes no steps, so {of_steps[0]} has nothing to do. '
                          'Leave one of the two out.')
+
+
+def _check_mixing(recipe: Recipe) -> None:
+    flag = 'mixup' if recipe.mixup else 'cutmix'
+    if recipe.mixing() and recipe.feature_cache == 'on' and (recipe.freeze_backbone or recipe.trainable_from):
+        raise UsageError(f'--{flag} mixes pixels, and of frozen layers the outputs are kept: add --feature_cache=off.')
+    if recipe.mixing() and recipe.batch_size % 2:
+        raise UsageError(f'--{flag} mixes pictures in pairs: --batch_size={recipe.batch_size} has to be even.')
 
 
 def _check_auxiliary(recipe: Recipe) -> None:

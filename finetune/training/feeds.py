@@ -37,7 +37,8 @@ def of_pictures(
     def training(first_step: int):
         return batches.for_training(
             data, recipe.subset, recipe.image_size, recipe.distorted(), recipe.batch_size, recipe.seed,
-            first_step=first_step, threads=threads, machine=(team.index, team.count), towers=towers)
+            first_step=first_step, threads=threads, machine=(team.index, team.count), towers=towers,
+            mixing=recipe.mixing())
 
     def validation(part: tuple[int, int] | None):
         return batches.for_evaluation(

@@ -141,13 +141,20 @@ def training_step(
     class_weights = recipe.weights_of_classes(per_class)
     count = strategy.num_replicas_in_sync
 
+    def loss_of(logits, batch):
+        def of(labels):
+            return cross_entropy(logits, labels, recipe.label_smoothing, per_class, class_weights)
+
+        if 'other' not in batch:
+            return of(batch['label'])
+        return batch['share'] * of(batch['label']) + (1 - batch['share']) * of(batch['other'])
+
     @tf.function(jit_compile=jit_compile)
-    def gradients(images, labels):
+    def gradients(batch):
         """This tower's part of the whole batch's loss, and its gradients: summed over the towers they are whole."""
         with tf.GradientTape() as tape:
-            answers = classifier.training_logits(network, images, state.auxiliary)
-            losses = [weight * cross_entropy(logits, labels, recipe.label_smoothing, per_class, class_weights)
-                      for weight, logits in zip(weights, answers, strict=True)]
+            answers = classifier.training_logits(network, batch['image'], state.auxiliary)
+            losses = [weight * loss_of(logits, batch) for weight, logits in zip(weights, answers, strict=True)]
             loss = tf.reduce_sum(losses) / recipe.batch_size
             if recipe.weight_decay_in_loss:
                 penalty = tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in kernels])
@@ -155,7 +162,7 @@ def training_step(
         return loss, tape.gradient(loss, [variable.value for variable in variables])
 
     def tower(batch):
-        loss, grads = gradients(batch['image'], batch['label'])
+        loss, grads = gradients({name: value for name, value in batch.items() if name != 'filename'})
         if recipe.gradient_clip:
             grads = clipped(grads, recipe.gradient_clip, count)
         for optimizer, group in state.groups:

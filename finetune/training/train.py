@@ -108,3 +108,6 @@ def _check_towers(recipe: recipes.Recipe, strategy) -> None:
     if recipe.batch_size % count:
         raise Error(f'--batch_size={recipe.batch_size} cannot be split over {count} towers. '
                     f'Use --batch_size={max(1, recipe.batch_size // count) * count}.')
+    if recipe.mixing() and recipe.batch_size // count % 2:
+        raise Error(f'--batch_size={recipe.batch_size} gives each of {count} towers an odd number of pictures, which '
+                    f'cannot be mixed in pairs. Use --batch_size={(recipe.batch_size // count + 1) * count}.')
