@@ -9,7 +9,7 @@ from finetune.building import build as building
 from finetune.building import options as building_options
 from finetune.console import command
 from finetune.console.errors import UsageError
-from finetune.console.terminal import printable
+from finetune.console.terminal import printable, show
 
 FLAGS = command.Flags(
     'finetune build --train_directory=PICTURES --output_directory=RECORDS [flags]',
@@ -29,7 +29,7 @@ def build(options) -> None:
     _check_usage(options)
     built = building.build(options)
     if options.json:
-        print(account.as_json(built.manifest), end='')
+        show(account.as_json(built.manifest), end='')
     else:
         account.end_screen(Path(options.output_directory), built.splits, built.told)
 

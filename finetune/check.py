@@ -10,7 +10,7 @@ from finetune.building.understanding import understand
 from finetune.checking import findings, judgement
 from finetune.console import command, files
 from finetune.console.errors import UsageError
-from finetune.console.terminal import count, printable, say
+from finetune.console.terminal import count, printable, say, show
 from finetune.evaluation import metrics
 from finetune.models import engines
 from finetune.projects import pictures
@@ -50,12 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, check, argv)
 
 
-def check(flags: SimpleNamespace) -> None:
-    """Looks at every picture, at the features of every picture, and at both together."""
+def check(flags: SimpleNamespace) -> dict:
+    """Looks at every picture, at the features of every picture, and at both together; returns findings.json."""
     required, place = _check_usage(flags)
     if (Path(place) / dataset.MANIFEST).exists():
-        _look(flags, required, Path(place), Path(place) / judgement.DIRECTORY, Path(place) / 'features')
-        return
+        return _look(flags, required, Path(place), Path(place) / judgement.DIRECTORY, Path(place) / 'features')
     project = Project.of(place, flags.output)
     with project.locked(place):
         told = pictures.as_before(project)
@@ -64,12 +63,12 @@ def check(flags: SimpleNamespace) -> None:
         for line in understood.lines:
             say(line)
         pictures.built(project, pictures.build_options(told, understood, project))
-        _look(flags, required, project.records, project.check, project.features)
+        return _look(flags, required, project.records, project.check, project.features)
 
 
 def _look(
     flags: SimpleNamespace, required: Sequence[metrics.Requirement], records: Path, check_dir: Path, feature_dir: Path
-) -> None:
+) -> dict:
     data = dataset.open_records(records)
     if flags.verify:
         dataset.verify(data)
@@ -82,8 +81,9 @@ def _look(
     seen = judgement.look(data, flags.num_preprocess_threads, directory)
     say(f'Comparing {count(len(seen.labels), "picture")}')
     checked = judgement.judge(seen, features, recipe.image_size, judgement.is_shrunk(data), recipe.seed)
-    _tell(flags, directory, data, recipe, checked, required)
+    found = _tell(flags, directory, data, recipe, checked, required)
     metrics.check(required, checked.figures)
+    return found
 
 
 def _check_usage(flags: SimpleNamespace) -> tuple[list[metrics.Requirement], str]:
@@ -106,13 +106,14 @@ def _recipe(flags: SimpleNamespace, data: Records) -> recipes.Recipe:
 def _tell(
     flags: SimpleNamespace, directory: Path, data: Records, recipe: recipes.Recipe, checked: judgement.Checked,
     required: Sequence[metrics.Requirement],
-) -> None:
+) -> dict:
     found = judgement.as_json(checked, data, recipe, required)
     try:
         written = judgement.write(directory, checked, found)
     finally:  # They are written although nobody reads them, and shown although the disk is full.
-        print(json.dumps(found) if flags.json else judgement.as_text(checked), flush=True)
+        show(json.dumps(found) if flags.json else judgement.as_text(checked))
     say(f'Wrote {", ".join(map(printable, written))}')
+    return found
 
 
 if __name__ == '__main__':

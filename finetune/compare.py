@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from finetune.console import command
 from finetune.console.errors import RequirementMissed, UsageError
-from finetune.console.terminal import count, printable, say, say_next, table
+from finetune.console.terminal import count, printable, say, say_next, show, table
 from finetune.evaluation import answers, comparison, metrics, results
 from finetune.evaluation.comparison import Pair
 from finetune.evaluation.inference import Outputs
@@ -56,15 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, compare, argv)
 
 
-def compare(flags: SimpleNamespace) -> None:
-    """Lets all answer the same pictures, and says which is better."""
-    if flags.models:
-        _compare_backbones(flags)
-    else:
-        _compare_runs(flags)
+def compare(flags: SimpleNamespace) -> dict:
+    """Lets all answer the same pictures, and says which is better; returns what --json prints."""
+    return _compare_backbones(flags) if flags.models else _compare_runs(flags)
 
 
-def _compare_runs(flags: SimpleNamespace) -> None:
+def _compare_runs(flags: SimpleNamespace) -> dict:
     flags.data_dir = winner.data_directory(flags.data_dir, next(iter(flags.arguments), None))
     checkpoints = _check_usage(flags)
     data = dataset.open_records(flags.data_dir)
@@ -78,19 +75,21 @@ def _compare_runs(flags: SimpleNamespace) -> None:
     verdicts = against_the_best(entries)
     candidate = comparison.pair(entries[0].right, entries[1].right) if flags.require else None
     is_met = candidate is None or candidate.interval[0] > -flags.margin
+    found = _as_json(flags, data, entries, verdicts, candidate, is_met)
     if flags.json:
-        print(json.dumps(_as_json(flags, data, entries, verdicts, candidate, is_met)), flush=True)
+        show(json.dumps(found))
     else:
-        print(as_text(entries, verdicts, remarks(entries, data, flags.subset)), flush=True)
+        show(as_text(entries, verdicts, remarks(entries, data, flags.subset)))
     if not is_met:
         first, second = (printable(entry.name) for entry in entries)
         raise RequirementMissed(
             f'--require={NOT_WORSE} is not met: {first} may be {points(-candidate.interval[0], candidate)} points '
             f'worse than {second} by the lower end of the 95 % interval, and --margin={flags.margin:g} allows less. '
             'More pictures make the interval narrower.')
+    return found
 
 
-def _compare_backbones(flags: SimpleNamespace) -> None:
+def _compare_backbones(flags: SimpleNamespace) -> dict:
     """Which to begin with: each network's features, and a head on them that answers in turn what it did not see."""
     wanted = backbones.named(flags.models)
     unused = [name for name in OF_RUNS if name in flags.given]
@@ -108,13 +107,15 @@ def _compare_backbones(flags: SimpleNamespace) -> None:
         backbones.measured(backbones.head(*each), data, 'train', kept_in, engine, flags.num_preprocess_threads)
         for each in wanted.items()])
     verdicts = against_the_best(found)
+    as_json = backbones.as_json(data, found, verdicts)
     if flags.json:
-        print(json.dumps(backbones.as_json(data, found, verdicts)), flush=True)
+        show(json.dumps(as_json))
     else:
-        print(backbones.as_text(found, verdicts), flush=True)
+        show(backbones.as_text(found, verdicts))
         say_next('finetune', 'train', f'--data_dir={data.directory}', f'--train_dir=checkpoints/{found[0].name}',
                  f'--model={found[0].name}', f'--pretrained={found[0].recipe.pretrained}', '--fine_tune',
                  '--freeze_backbone')
+    return as_json
 
 
 def _check_usage(flags: SimpleNamespace) -> list[str]:

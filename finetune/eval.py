@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from finetune.console import command, files
 from finetune.console.errors import Error, UsageError
-from finetune.console.terminal import count, duration, printable, say, say_next, warn
+from finetune.console.terminal import count, duration, printable, say, say_next, show, warn
 from finetune.evaluation import answers, metrics, results
 from finetune.evaluation import evaluate as evaluation
 from finetune.models import engines
@@ -52,8 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, evaluate, argv)
 
 
-def evaluate(flags: SimpleNamespace) -> None:
-    """Opens the records and the run, then evaluates one checkpoint or, until Ctrl-C, every new one."""
+def evaluate(flags: SimpleNamespace) -> dict:
+    """Opens the records and the run, then evaluates one checkpoint or, until Ctrl-C, every new one.
+
+    Returns what metrics.json holds.
+    """
     flags.data_dir = winner.data_directory(flags.data_dir, flags.checkpoint_dir)
     required = _check_usage(flags)
     strategy = towers.strategy(flags.num_gpus)  # First: towers on CPUs must exist before TensorFlow starts.
@@ -66,7 +69,7 @@ def evaluate(flags: SimpleNamespace) -> None:
     run = Run(flags.checkpoint_dir)
     answers.check_labels(run, data)
     loaded = answers.load(run, flags.checkpoint or 'best', flags.averages, strategy)
-    evaluate_checkpoint(flags, run, loaded, data, strategy, required)
+    return evaluate_checkpoint(flags, run, loaded, data, strategy, required)
 
 
 def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
@@ -88,14 +91,14 @@ def _check_usage(flags: SimpleNamespace) -> list[metrics.Requirement]:
 def evaluate_checkpoint(
     flags: SimpleNamespace, run: Run, loaded: Loaded, data: Records, strategy,
     required: Sequence[metrics.Requirement] = (),
-) -> None:
+) -> dict:
     """Prints the results and writes the files; raises where a figure that was required is missed."""
     directory = Path(flags.eval_dir or run.directory / 'eval' / flags.subset)
     files.prepare(directory, 'the results are written there', '--eval_dir')
     if flags.subset == 'test' and run.records['fingerprint'] != data.fingerprint:
         warn('the run was trained on other records than these: the figures are too good if any of these test pictures '
              'were among them.')
-    tell = say if flags.json else print
+    tell = say if flags.json else show
     tell(f'Successfully loaded model from {printable(loaded.path)} at step={loaded.step}.')
     tell(f'{datetime.now()}: starting evaluation on ({printable(flags.subset)}).')
     engine = engines.choose(flags.engine, run.recipe.mixed_precision, strategy.num_replicas_in_sync)
@@ -107,8 +110,8 @@ def evaluate_checkpoint(
     try:
         written = evaluation.write(directory, done, data)
     finally:  # They are written although nobody reads them, and shown although the disk is full.
-        print(json.dumps(found) if flags.json else
-              results.as_text(scores, datetime.now(), found['best_of'], 'test' in data.splits), flush=True)
+        show(json.dumps(found) if flags.json else
+             results.as_text(scores, datetime.now(), found['best_of'], 'test' in data.splits))
     if found['calibration']:
         tell(results.calibration_line(found['calibration']))
     say(f'{count(scores.records, "picture")} in {duration(done.seconds)}, {scores.records / done.seconds:.1f} '
@@ -117,6 +120,7 @@ def evaluate_checkpoint(
     if flags.run_once:
         say_next('finetune', 'predict', f'--checkpoint_dir={flags.checkpoint_dir}', 'photo.jpg', 'folder/')
     metrics.check(required, scores.figures())
+    return found
 
 
 # Every new checkpoint -------------------------------------------------------------------------------------

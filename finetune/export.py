@@ -12,7 +12,7 @@ from finetune.building import staging
 from finetune.checking import judgement
 from finetune.console import command
 from finetune.console.errors import Error, RequirementMissed, UsageError
-from finetune.console.terminal import count, printable, say
+from finetune.console.terminal import count, printable, say, show
 from finetune.evaluation import answers, unknown
 from finetune.exporting import card, formats, network, verification
 from finetune.exporting.formats import FORMATS
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, export, argv)
 
 
-def export(flags: SimpleNamespace) -> None:
+def export(flags: SimpleNamespace) -> Path:
     """Writes every format, has it answer pictures, and publishes the directory if all of them answer as the run."""
     names = _check_usage(flags)
     source, target = command.expanded(flags.arguments[0]), Path(flags.output)
@@ -78,10 +78,11 @@ def export(flags: SimpleNamespace) -> None:
                 trial.begin(private, pictures)
             verdicts = _verdicts(flags, trials, exported, pictures, ours.result())
             shown = card.as_table(verdicts, private)
-            print(shown, flush=True)
+            show(shown)
             _check(verdicts, target)
             card.write(private, facts, verdicts, shown)
     say(f'{printable(target)}: {", ".join(names)}; README.md has the code that reads them.')
+    return target
 
 
 def _check_usage(flags: SimpleNamespace) -> list[str]:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from finetune.building.sources import folders
 from finetune.console import command, machine
 from finetune.console.errors import Error, UsageError
-from finetune.console.terminal import Progress, columns, count, duration, pad, printable, say
+from finetune.console.terminal import Progress, columns, count, duration, pad, printable, say, show
 from finetune.evaluation import unknown
 from finetune.models import engines
 from finetune.predicting import pipeline, sorting
@@ -69,12 +69,12 @@ def predict(flags: SimpleNamespace) -> int:
     placed, left_out = collections.Counter(), _left_out(flags)
     with _progress(flags.arguments, left_out) as progress:
         if header:
-            print(header)
+            show(header)
         said = answerer(loaded, names, engine, top_k, flags.keep if flags.abstain else None)
         pictures = find_pictures(flags.arguments, others, left_out)
         threads = flags.num_preprocess_threads or machine.cores()
         for batch in pipeline.answers(pictures, said, run, flags.batch_size, threads):
-            print(*map(written, batch), sep='\n', flush=True)
+            show(*map(written, batch))
             counts.update(answer.rejected is None for answer in batch)
             counts[UNKNOWN] += sum(answer.is_unknown for answer in batch)
             for answer in batch if put_away else ():

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from finetune.checking import judgement
 from finetune.console import command, teams
 from finetune.console.errors import Error, Stopped, UsageError
 from finetune.console.lazy import tf
-from finetune.console.terminal import printable, say, say_next, warn
+from finetune.console.terminal import printable, say, say_next, show, warn
 from finetune.models import engines, packages
 from finetune.projects import pictures, plans, worth
 from finetune.projects import runs as project_runs
@@ -39,7 +38,7 @@ from finetune.training import pretrained, towers
 from finetune.training.loop import Conduct
 
 LOG_EVERY_STEPS = 50
-NO_PART_OF_THE_RESULT = {'output', 'given', 'arguments', 'num_threads', 'num_preprocess_threads'}
+NO_PART_OF_THE_RESULT = {'output', 'given', 'arguments', 'argv', 'num_threads', 'num_preprocess_threads'}
 
 FLAGS = command.Flags(
     'finetune PHOTOS [--output=DIR] [--effort=quick|good|best] [--minutes=N] [flags]',
@@ -67,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command.run(FLAGS, make, argv)
 
 
-def make(flags: SimpleNamespace) -> None:
-    """Understands what was named, and does what is left to be done."""
+def make(flags: SimpleNamespace) -> Path:
+    """Understands what was named, and does what is left to be done; returns the directory of the project."""
     started = time.monotonic()
     photos = _check_usage(flags)
     project = Project.of(photos, flags.output)
@@ -83,6 +82,7 @@ def make(flags: SimpleNamespace) -> None:
             _introduce(photos, understood, project, flags)
             _carry_out(project, flags, options, started)
         _conclude(project)
+    return project.directory
 
 
 def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespace, started: float) -> None:
@@ -114,7 +114,7 @@ def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespac
     _heading('The head')
     runs = [project_runs.trained(project, head, data, strategy, conduct)]
     number = worth.of_head(runs[0], data, checked, features)
-    print(f'The head is {worth.in_words(number)}.', flush=True)
+    show(f'The head is {worth.in_words(number)}.')
     planned = after_the_head(data.split('train').records)
     fitting = (project_runs.that_fits(project, each, data, recipe, deadline) for each in planned)
     more = [_trained_if_it_can_be(project, each, data, strategy, conduct) for each in fitting if each]
@@ -122,7 +122,7 @@ def _carry_out(project: Project, flags: SimpleNamespace, options: SimpleNamespac
 
     _heading('Evaluation')
     outcome = worth.evaluated(runs, number, data, conduct.engine, conduct.threads, strategy)
-    contents = _contents(project, data, checked, outcome)
+    contents = _contents(project, data, checked, outcome, flags.argv)
     report.write(project.report, contents)
     project.choose(outcome.winner.run.directory.name)
     project.remember(done=_asked(flags, options) if all(more) else None, time=time.strftime('%Y-%m-%d %H:%M'),
@@ -203,7 +203,9 @@ def _heading(text: str) -> None:
 # After ----------------------------------------------------------------------------------------------------------------
 
 
-def _contents(project: Project, data: Records, checked: judgement.Checked, outcome: Outcome) -> Contents:
+def _contents(
+    project: Project, data: Records, checked: judgement.Checked, outcome: Outcome, argv: Sequence[str]
+) -> Contents:
     """Of the report."""
     candidates = [
         Candidate(entry.name.replace('_', ' '), number.precision, number.interval, number.measured_on,
@@ -214,14 +216,14 @@ def _contents(project: Project, data: Records, checked: judgement.Checked, outco
         name=project.directory.name, data=data, checked=checked, run=run, loaded=outcome.loaded,
         subset=outcome.subset, outputs=outcome.done.outputs,
         scores=outcome.done.scores, found=outcome.done.found, candidates=candidates, comparison=outcome.comparison,
-        commands=[' '.join(map(shlex.quote, ['finetune', *sys.argv[1:]]))],
+        commands=[' '.join(map(shlex.quote, ['finetune', *argv]))],
         history=MetricsFile(run.directory / 'metrics.csv').rows())
 
 
 def _conclude(project: Project) -> None:
     """How good it is, what to look at, what to do next."""
     how_good, first = project.memory['summary']
-    print(f'\n{how_good}\n{first} The report: {printable(project.report)}', flush=True)
+    show(f'\n{how_good}\n{first} The report: {printable(project.report)}')
     say_next('finetune', 'predict', f'--checkpoint_dir={project.directory}', 'photo.jpg', 'folder/')
     say_next('finetune', 'export', str(project.directory), f'--output={project.directory}_exported')
 

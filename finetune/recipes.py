@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from finetune.console import command
 from finetune.console.errors import UsageError
-from finetune.console.terminal import printable, table
+from finetune.console.terminal import printable, show, table
 from finetune.runs import catalogue
 
 QUOTE = '"'
@@ -22,7 +22,7 @@ def recipes(options) -> None:
     if len(options.arguments) > 1:
         raise UsageError(f'{printable(options.arguments[1])!r} is one name too many: `finetune recipes NAME` tells '
                          'about one recipe')
-    print(_one(options.arguments[0]) if options.arguments else _all())
+    show(_one(options.arguments[0]) if options.arguments else _all())
 
 
 def _all() -> str:

@@ -10,6 +10,7 @@ from finetune.console.terminal import printable
 from finetune.models import engines
 from finetune.records import dataset
 from finetune.runs import recipe as recipes
+from finetune.runs.run import Run
 from finetune.training import briefing, towers
 from finetune.training import train as training
 from finetune.training.loop import Conduct
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(FLAGS, train, argv)
 
 
-def train(flags: SimpleNamespace) -> None:
+def train(flags: SimpleNamespace) -> Run:
     _check_usage(flags)
     data = dataset.open_records(flags.data_dir)
     if flags.verify:
@@ -72,6 +73,7 @@ def train(flags: SimpleNamespace) -> None:
         run = training.train(directory, data, typed, strategy, conduct, flags.override, team)
         if team.is_chief:
             briefing.conclude(run, data)
+    return run
 
 
 def _same_everywhere(flags: SimpleNamespace, data: dataset.Records) -> dict[str, str]:

@@ -19,7 +19,7 @@ from PIL import features
 from finetune.building import conversion, groups
 from finetune.building.plan import SPLIT_VERSION, Plan
 from finetune.building.sources import Skip, folders
-from finetune.console.terminal import count, listed, printable, say, say_next, some, table, warn
+from finetune.console.terminal import count, listed, printable, say, say_next, show, some, table, warn
 from finetune.pictures import gate
 from finetune.records import dataset
 
@@ -255,14 +255,14 @@ def _highest_used(notes: Iterable[str]) -> int:
 def end_screen(output: Path, splits: Sequence[dataset.Split], told: Mapping) -> None:
     """The files made, the counts in the last line of the results, and the next command."""
     for split in splits:
-        print(f'{split.name}: {count(split.records, "record")} in {count(len(split.shards), "shard")}')
+        show(f'{split.name}: {count(split.records, "record")} in {count(len(split.shards), "shard")}')
     if near := told.get('near_duplicates'):
-        print(f'{count(near["groups"], "group")} of near-duplicates, {count(near["pictures"], "picture")}: each in one '
-              'split')
+        show(f'{count(near["groups"], "group")} of near-duplicates, {count(near["pictures"], "picture")}: each in one '
+             'split')
     shards = [split.shards[0].name + (' …' if len(split.shards) > 1 else '') for split in splits]
     made = ', '.join((*shards, dataset.MANIFEST, dataset.LABELS, dataset.SKIPPED))
-    print(f'made in {printable(output)}: {made}')
-    print(counts_line(told, printable(output / dataset.SKIPPED)), flush=True)
+    show(f'made in {printable(output)}: {made}')
+    show(counts_line(told, printable(output / dataset.SKIPPED)))
     recipe = RECIPES.get(told['stored_by']['source'])
     say_next('finetune', 'train', f'--data_dir={output}', f'--train_dir=checkpoints/{output.resolve().name}',
              *(recipe or ('--pretrained=imagenet', '--fine_tune', '--freeze_backbone')))

@@ -1,5 +1,7 @@
 """A command line: its flags in groups, its help, and the way every command ends."""
 
+import difflib
+import inspect
 import math
 import os
 import re
@@ -7,15 +9,27 @@ import shutil
 import signal
 import sys
 import textwrap
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
+from typing import NamedTuple
 
 from absl import flags as absl_flags
 
 from finetune.console import streams
 from finetune.console.errors import Error, OutputLost, Stopped, UsageError
 from finetune.console.terminal import printable
+
+
+class Flag(NamedTuple):
+    """What help, shells and Python are told of a flag. `takes` is 'switch', 'choice', 'path', or 'value'."""
+
+    name: str
+    takes: str
+    default: object
+    choices: tuple[str, ...]
+    help: str
 
 
 class Flags:
@@ -34,6 +48,7 @@ class Flags:
         self._group = 'flags'
         self._aliases: dict[str, str] = {}
         self._paths: list[str] = []
+        self._one_line_at_a_time = threading.Lock()
 
     @property
     def command(self) -> str:
@@ -86,7 +101,45 @@ class Flags:
         self._aliases[alias] = name
 
     def parse(self, argv: Sequence[str]) -> SimpleNamespace:
-        """The flags' values by name, with `given` (the names that were typed) and `arguments` (what is no flag)."""
+        """The flags' values by name, with `given` (the names that were typed), `arguments` (what is no flag) and `argv`
+        (all of it as it was typed).
+        """
+        with self._one_line_at_a_time:
+            return self._parse(argv)
+
+    def take(self, values: Mapping[str, object], *arguments, but: Iterable[str] = ()) -> SimpleNamespace:
+        """The same of values by name, as a program has them: they mean, and are judged as, what is typed.
+
+        None is not given; several in a list or tuple are typed with commas between them; a path, a run and records are
+        their path. Raises UsageError for a name that is none, or one of `but`.
+        """
+        names = {*self._values, *self._aliases} - {*but}
+        for name in values:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                raise UsageError(f'{name!r} is no keyword here: they are the flags of `{self.command} --help`.'
+                                 + (f' Did you mean {near[0]}?' if near else ''))
+        typed = [f'--{name}={_as_typed(value)}' for name, value in values.items() if value is not None]
+        named = [_as_typed(argument) for argument in arguments]
+        looks_like_a_flag = any(name.startswith('-') for name in named)
+        return self.parse([*typed, '--', *named] if looks_like_a_flag else [*named, *typed])
+
+    def table(self) -> dict[str, list[Flag]]:
+        """The flags by group, in their order."""
+        return {title: [self._told(name) for name, _, _ in rows] for title, rows in self._groups.items() if rows}
+
+    def signature(self, but: Iterable[str] = ()) -> list[inspect.Parameter]:
+        """The flags as keywords with their defaults."""
+        return [inspect.Parameter(flag.name, inspect.Parameter.KEYWORD_ONLY, default=flag.default)
+                for flags in self.table().values() for flag in flags if flag.name not in {*but}]
+
+    def _told(self, name: str) -> Flag:
+        flag = self._values[name]
+        choices = tuple(getattr(flag.parser, 'enum_values', ()))
+        takes = 'switch' if flag.boolean else 'choice' if choices else 'path' if name in self._paths else 'value'
+        return Flag(name, takes, flag.default, choices, flag.help)
+
+    def _parse(self, argv: Sequence[str]) -> SimpleNamespace:
         self._values.unparse_flags()  # Of an earlier command line in this process.
         try:
             arguments = self._values(['', *map(self._without_alias, argv)])[1:]
@@ -97,7 +150,7 @@ class Flags:
         values = {name: self._values[name].value for name in self._values}
         values |= {name: expanded(values[name]) for name in self._paths if values[name]}
         given = {name for name in self._values if self._values[name].present}
-        return SimpleNamespace(**values, given=given, arguments=arguments)
+        return SimpleNamespace(**values, given=given, arguments=arguments, argv=tuple(argv))
 
     def help(self) -> str:
         width = min(max(shutil.get_terminal_size().columns, 80), 120)
@@ -137,27 +190,38 @@ class _TrueOrFalse(absl_flags.BooleanParser):
             raise ValueError('expected true or false') from None
 
 
+def _as_typed(value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ','.join(map(_as_typed, value))
+    return os.fsdecode(value) if isinstance(value, (bytes, os.PathLike)) else str(value)
+
+
 def expanded(path: str) -> str:
     """The path with the home directory in place of a leading ~."""
     return os.path.expanduser(path)  # noqa: PTH111 - that of Path raises where there is no such user.
 
 
-def run(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: Sequence[str] | None) -> int:
-    """Parses the command line, does the work, and turns whatever ends it into one sentence and an exit code."""
+def run(flags: Flags, work: Callable[[SimpleNamespace], object], argv: Sequence[str] | None) -> int:
+    """Parses the command line, does the work, and turns whatever ends it into one sentence and an exit code.
+
+    A number that the work returns is the exit code; all else is for those who call it from Python.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     debug = '--debug' in argv
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0' if debug else '3')  # TensorFlow's own start-up lines.
     return carry_out(lambda: _work(flags, work, argv), flags.command, debug)
 
 
-def _work(flags: Flags, work: Callable[[SimpleNamespace], int | None], argv: list[str]) -> int | None:
+def _work(flags: Flags, work: Callable[[SimpleNamespace], object], argv: list[str]) -> object:
     if {'--help', '-h', '-help', '--helpfull'} & set(argv):
         print(flags.help())
         return 0
     return work(flags.parse([argument for argument in argv if argument != '--debug']))
 
 
-def carry_out(work: Callable[[], int | None], command: str, debug: bool = False) -> int:
+def carry_out(work: Callable[[], object], command: str, debug: bool = False) -> int:
     """Does the work of a command; whatever ends it becomes one sentence and an exit code, on whatever streams."""
     with streams.guarded() as missing:
         exit_code = _ended(work, command, debug)
@@ -166,12 +230,12 @@ def carry_out(work: Callable[[], int | None], command: str, debug: bool = False)
     return exit_code
 
 
-def _ended(work: Callable[[], int | None], command: str, debug: bool) -> int:
+def _ended(work: Callable[[], object], command: str, debug: bool) -> int:
     try:
         with streams.losses_told_to(streams.end_the_work):
-            exit_code = work() or 0
+            done = work()
             sys.stdout.flush()  # Now, when a failure is still an error.
-            return exit_code
+            return done if isinstance(done, int) else 0
     except OutputLost as lost:
         return lost.exit_code
     except Stopped as stopped:  # As it was asked to; that is no error.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 from finetune.console import streams
@@ -27,6 +28,9 @@ def deferred() -> Iterator[StopRequest]:
     one each.
     """
     request = StopRequest()
+    if _is_for_others():
+        yield request
+        return
 
     def note(number, frame):
         request.number = request.number or number
@@ -57,6 +61,9 @@ def raised() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise _Ended(number)
 
+    if _is_for_others():
+        yield
+        return
     former = {each: signal.signal(each, end) for each in _ending()}
     try:
         yield
@@ -65,6 +72,11 @@ def raised() -> Iterator[None]:
         raise Stopped(f'stopped by {number.name}', number) from None
     finally:
         _restore(former)
+
+
+def _is_for_others() -> bool:
+    """In a program's other threads Python takes no signals: those are for the program itself."""
+    return threading.current_thread() is not threading.main_thread()
 
 
 def _ending() -> list[signal.Signals]:

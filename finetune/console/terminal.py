@@ -1,15 +1,19 @@
 """What a person sees: text made safe to print, tables, and progress, live on a terminal and plain lines in a pipe.
 
-Results go to stdout, progress and remarks to stderr.
+Results go to stdout, progress and remarks to stderr; to a program that asks for quiet, nothing goes.
 """
 
+import contextlib
+import contextvars
+import importlib.util
 import os
 import re
 import shlex
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 
@@ -51,13 +55,37 @@ def count(number: int, thing: str) -> str:
     return f'{number:,} {thing}{"" if number == 1 else "s"}'
 
 
+_is_quiet = contextvars.ContextVar('is_quiet', default=False)  # Other threads may go on talking.
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """In the block nothing is written to stdout or stderr; warnings become Python's, which have filters of their own.
+    """
+    token = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(token)
+
+
+def show(*lines: str, end: str = '\n') -> None:
+    """Results."""
+    if not _is_quiet.get():
+        print(*lines, sep='\n', end=end, flush=True)
+
+
 def say(line: str = '') -> None:
     """A remark to the person at the screen."""
-    print(line, file=sys.stderr, flush=True)
+    if not _is_quiet.get():
+        print(line, file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:
-    say(f'warning: {line}')
+    if _is_quiet.get():
+        warnings.warn(line, stacklevel=2)
+    else:
+        say(f'warning: {line}')
 
 
 def say_next(*words: str) -> None:
@@ -127,7 +155,7 @@ class Progress:
 
     def __enter__(self) -> 'Progress':
         self._started = self._spoken = time.monotonic()
-        if sys.stderr.isatty():
+        if not _is_quiet.get() and (sys.stderr.isatty() or _in_a_notebook()):
             self._bar = _live_bar()
             self._bar.start()
             self._task = self._bar.add_task(self.title, total=self.total, rate='', note='')
@@ -168,6 +196,11 @@ class Progress:
     def _left(self) -> str:
         known = self.done - self._first > 1  # The first one also waits for what is compiled or started.
         return duration((self.total - self.done) / self.per_second) if known else '?'
+
+
+def _in_a_notebook() -> bool:
+    """Whether Rich can draw there: by ipywidgets, without which it would draw nothing."""
+    return 'ipykernel.zmqshell' in sys.modules and importlib.util.find_spec('ipywidgets') is not None
 
 
 def _live_bar():

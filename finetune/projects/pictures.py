@@ -14,7 +14,7 @@ from finetune.console import files
 from finetune.console.command import Flags
 from finetune.console.errors import Error
 from finetune.console.files import write_atomically
-from finetune.console.terminal import count, printable, say
+from finetune.console.terminal import count, printable, say, show
 from finetune.features import store
 from finetune.features.store import Pooled
 from finetune.models import engines
@@ -71,7 +71,7 @@ def built(project: Project, options: SimpleNamespace) -> Records:
                 say(f'As before: {printable(data.directory)}')
                 return data
     built = building.build(options)
-    print(account.counts_line(built.told, printable(project.records / dataset.SKIPPED)), flush=True)
+    show(account.counts_line(built.told, printable(project.records / dataset.SKIPPED)))
     data = dataset.open_records(project.records)
     told = {name: getattr(options, name) for name in vars(untold()) if name not in ('given', 'arguments')}
     project.remember(photos=photos, records=data.fingerprint, built_with=told | {'given': sorted(options.given)})
@@ -124,5 +124,5 @@ def checked(
     say(f'Comparing {count(len(seen.labels), "picture")}')
     checked = judgement.judge(seen, features, recipe.image_size, judgement.is_shrunk(data), recipe.seed)
     judgement.write(project.check, checked, judgement.as_json(checked, data, recipe))
-    print(judgement.as_text(checked), flush=True)
+    show(judgement.as_text(checked))
     return checked

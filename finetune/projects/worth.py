@@ -8,7 +8,7 @@ import numpy as np
 from finetune.checking import duplicates
 from finetune.checking.judgement import Checked
 from finetune.console import files
-from finetune.console.terminal import count, printable, say
+from finetune.console.terminal import count, printable, say, show
 from finetune.evaluation import answers, metrics, verdicts
 from finetune.evaluation import evaluate as evaluation
 from finetune.features import regression
@@ -91,7 +91,7 @@ def evaluated(
     number = of_head if best == 0 else chosen_in_turn(entries)
     comparison = '\n'.join(map(verdicts.sentence, verdicts.against_the_best(entries))) if len(entries) > 1 else ''
     if comparison:
-        print(comparison, flush=True)
+        show(comparison)
     loaded, done = loads[best], evaluations[best]
     if 'test' in data.splits:
         subset = 'test'

@@ -54,6 +54,9 @@ class Records:
     format: str = 'JPEG'  # Of every picture: 'JPEG' or 'PNG'.
     treatment: dict = field(default_factory=dict)  # What the gate must be told to make of a file what it is in here.
 
+    def __fspath__(self) -> str:
+        return os.fspath(self.directory)
+
     @property
     def num_classes(self) -> int:
         """How many outputs a model needs: all labels, the background included."""
@@ -101,7 +104,7 @@ def is_marked(directory: Path) -> bool:
         return False
 
 
-def open_records(directory) -> Records:
+def open_records(directory: str | os.PathLike) -> Records:
     """Reads dataset.json and checks that every shard it lists is there, of the size it says. Raises Error."""
     directory = Path(directory)
     content = _read_manifest(directory)

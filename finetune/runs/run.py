@@ -63,7 +63,7 @@ def _refuse(directory: Path, pid: str) -> NoReturn:
 class Run:
     """A run that exists. `create` makes one."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: str | os.PathLike):
         """`directory` is the run's, or that of a project, which stands for its run that won."""
         self.directory = winner.directory_of_run(Path(directory))
         self._file = self.directory / 'recipe.json'

@@ -12,7 +12,7 @@ from datetime import datetime
 from finetune.console.errors import Diverged, Error
 from finetune.console.lazy import tf
 from finetune.console.teams import ALONE, Team
-from finetune.console.terminal import Progress, printable, say, warn
+from finetune.console.terminal import Progress, printable, say, show, warn
 from finetune.runs.history import MetricsFile
 from finetune.runs.recipe import Recipe
 from finetune.runs.run import Run
@@ -77,8 +77,8 @@ class Journal:
             self._examples_per_sec = steps * self.recipe.batch_size / seconds
             self._tell_of_waiting(step, self._waited / seconds)
             self._waited = 0.0
-            print(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
-                  f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)', flush=True)
+            show(f'{datetime.now()}: step {step}, loss = {loss:.2f} '
+                 f'({self._examples_per_sec:.1f} examples/sec; {seconds / steps:.3f} sec/batch)')
             self._draw_curves(step, {'loss': loss, 'learning_rate': self._learning_rate()})
 
     def _tell_of_waiting(self, step: int, share: float) -> None:
@@ -130,9 +130,9 @@ class Journal:
         if is_best and self.run.best_step in (step, None):  # Else it could not be saved, and is nobody's best.
             self._best = precision, step
         if scores:
-            print(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '
-                  f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
-                  f'{self._compared(step)}', flush=True)
+            show(f'{datetime.now()}: step {step}, epoch {epoch}, validation precision @ 1 = '
+                 f'{scores.precision_at_1:.4f} recall @ 5 = {scores.recall_at_5:.4f} [{scores.records} examples]'
+                 f'{self._compared(step)}')
         if self._zeros_of and self.summaries:
             self._draw_histograms(step)
         self._lap, self._lap_step = time.monotonic(), step  # Measuring does not count as training time.

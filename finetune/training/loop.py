@@ -11,7 +11,7 @@ from finetune.console import signals
 from finetune.console.errors import Stopped
 from finetune.console.lazy import tf
 from finetune.console.teams import ALONE, Team
-from finetune.console.terminal import Progress, duration, printable, say
+from finetune.console.terminal import Progress, duration, printable, say, show
 from finetune.features import regression
 from finetune.models import classifier
 from finetune.records import dataset
@@ -120,8 +120,8 @@ def _teller(folds: int) -> Callable[[regression.Trial], None]:
 
     def tell(trial: regression.Trial) -> None:
         nonlocal is_first
-        print(f'{datetime.now()}: weight decay {trial.weight_decay:.1e}, held-out loss = {trial.loss:.4f} '
-              f'precision @ 1 = {trial.precision_at_1:.4f} [{trial.records} examples]', flush=True)
+        show(f'{datetime.now()}: weight decay {trial.weight_decay:.1e}, held-out loss = {trial.loss:.4f} '
+             f'precision @ 1 = {trial.precision_at_1:.4f} [{trial.records} examples]')
         # Other decays begin where this one ended, and the head to all pictures where the best did; folds from nothing.
         to_come = 2 * trial.seconds + (0.6 + 0.8 * folds) * trial.seconds / trial.share
         if is_first and to_come > WORTH_SAYING:
