@@ -26,7 +26,8 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'projects': (  # The steps of a project, in values; finetune/project.py has their order.
         'training', 'building', 'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'console'),
 }
-VERBS = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__', '__main__'}  # Each may enter every room.
+FRONT_DOORS = {'__main__', 'interface'}  # Of the shell and of Python: they find the verbs, and are imported by none.
+VERBS = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__', *FRONT_DOORS}  # Each may enter every room.
 
 
 def files() -> dict[str, Path]:
@@ -55,7 +56,7 @@ def room_of(name: str) -> str:
 @pytest.mark.parametrize('file', files())
 def test_a_file_imports_only_from_its_room_and_the_rooms_below(file):
     room = room_of(file)
-    if room in VERBS or room == '__main__':
+    if room in VERBS | FRONT_DOORS:
         return
     assert room in ROOMS, f'finetune/{room} is a new room: give it a line in ROOMS here and in docs/architecture.md'
     for other in imported(files()[file]):
@@ -69,6 +70,12 @@ def test_a_file_imports_only_from_its_room_and_the_rooms_below(file):
 def test_a_verb_never_imports_a_verb(verb):
     others = {room_of(name) for name in imported(files()[verb])} & VERBS - {verb}
     assert not others, f'{verb} imports {", ".join(others)}: what two verbs share belongs into a room'
+
+
+@pytest.mark.parametrize('file', sorted(set(files()) - FRONT_DOORS))
+def test_nobody_in_the_house_comes_in_by_a_front_door(file):
+    others = {room_of(name) for name in imported(files()[file])} & FRONT_DOORS
+    assert not others, f'{file} imports {", ".join(others)}: what it needs from there belongs into a room'
 
 
 def test_rooms_stand_above_what_they_import():

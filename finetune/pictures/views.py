@@ -1,6 +1,7 @@
 """One picture in, one picture out: decode, view, distort. [h, w, 3] tensors; all of it works eagerly and in tf.data."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -48,6 +49,7 @@ def view(image, size: int, crop_fraction: float):
     return _resize(image, size, antialias=True) / 255.0
 
 
+@functools.lru_cache(maxsize=8)  # Traced once, however often a program asks.
 def viewer(size: int, crop_fraction: float) -> Callable:
     """What makes encoded pictures, string [b], what a network looks at, by the steps of evaluation: [b, size, size, 3].
     """

@@ -46,13 +46,30 @@ def answerer(loaded: Loaded, names: dict[int, str], engine: str, top_k: int, kee
     `names` are `Run.answerable`; what looks stranger than the share `keep` of real pictures is unknown, and nothing is
     where it is None or the run does not know what its pictures look like. Raises Error for outputs that are not finite.
     """
+    return of_outputs(outputs(loaded, engine), loaded, names, top_k, keep)
+
+
+def outputs(loaded: Loaded, engine: str) -> Callable:
+    """Views, float32 [n, s, s, 3] -> (logits [n, classes], pooled features [n, c]). Several threads may ask.
+
+    Raises Error for outputs that are not finite.
+    """
     outputs_of, asked_by_one = engines.frozen(cuts.with_features(loaded.model), engine), threading.Lock()
 
-    def said(views) -> list[dict]:
+    def found(views) -> tuple[np.ndarray, np.ndarray]:
         with asked_by_one:  # OpenVINO answers one at a time, with all cores: two would both be slower.
             logits, features = (output.numpy() for output in outputs_of(views))
         if not np.isfinite(logits).all():
             raise Error(f'{printable(loaded.path)}: the outputs are not finite. Try another --checkpoint=STEP.')
+        return logits, features
+
+    return found
+
+
+def of_outputs(outputs_of: Callable, loaded: Loaded, names: dict[int, str], top_k: int, keep: float | None) -> Callable:
+    """The `answerer` of a network that is there already."""
+    def said(views) -> list[dict]:
+        logits, features = outputs_of(views)
         tops = top(logits / (loaded.trust.temperature if loaded.trust else 1.0), names, top_k)
         if keep is None or not can_abstain(loaded):
             return [{'top': each} for each in tops]

@@ -22,6 +22,11 @@ class Named(NamedTuple):
     path: str
     rejected: Reject | None = None
 
+    @property
+    def picture(self) -> str:
+        """What the gate reads."""
+        return self.path
+
 
 def find_pictures(
     arguments: Iterable[str], others: folders.Others | None = None, left_out: Callable[[str], bool] = lambda path: False

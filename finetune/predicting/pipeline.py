@@ -21,15 +21,23 @@ def answers(
     pictures: Iterable[Named], said: Callable, run: Run, batch_size: int, threads: int
 ) -> Iterator[list[Answer]]:
     """Batch by batch, what is `said` (an `answerer`) of every picture, in their order."""
+    for batch in asked(pictures, said, run, batch_size, threads):
+        yield [Answer(named.path, [], found) if isinstance(found, Reject) else Answer(named.path, **found)
+               for named, found in batch]
+
+
+def asked(
+    pictures: Iterable[Named], said: Callable, run: Run, batch_size: int, threads: int
+) -> Iterator[list[tuple[Named, object]]]:
+    """Batch by batch every picture, in their order, with what is `said` of it, or the Reject that it is."""
     views_of = viewer(run.recipe.image_size, run.recipe.crop_fraction)
     treatment = run.records.get('treatment', {})  # Older runs do not say.
-    admitted = _ahead(lambda named: named.rejected or admit(named.path, treatment), pictures, threads,
+    admitted = _ahead(lambda named: named.rejected or admit(named.picture, treatment), pictures, threads,
                       most=2 * batch_size)
     batches = iter(lambda: list(itertools.islice(admitted, batch_size)), [])
     for _, (batch, views) in _ahead(lambda batch: _viewed(batch, views_of), batches, threads=1, most=1):
         found = iter(said(views) if len(views) else ())
-        yield [Answer(named.path, [], seen) if isinstance(seen, Reject) else Answer(named.path, **next(found))
-               for named, seen in batch]
+        yield [(named, seen if isinstance(seen, Reject) else next(found)) for named, seen in batch]
 
 
 def limits(treatment: dict) -> gate.Limits:
