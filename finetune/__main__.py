@@ -5,9 +5,9 @@ import importlib
 import os
 import sys
 
-from finetune.console import command
+from finetune.console import command, completion
 from finetune.console.errors import UsageError
-from finetune.console.terminal import printable
+from finetune.console.terminal import printable, show
 
 VERBS = {
     'build': 'pictures in class folders -> records',
@@ -26,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     first = argv[0] if argv else '--help'
     if first in VERBS:
         return importlib.import_module(f'finetune.{first}').main(argv[1:])
+    if first.partition('=')[0] == '--completion':
+        shell = first.partition('=')[2] or ''.join(argv[1:2])
+        return command.carry_out(lambda: show(completion.script(shell, VERBS, _flags()), end=''), 'finetune')
     if first in {'--help', '-h', 'help'} or not _names_photos(first):
         return command.carry_out(lambda: _tell(first), 'finetune')
     return importlib.import_module('finetune.project').main(argv)
@@ -37,9 +40,14 @@ def _names_photos(argument: str) -> bool:
     return argument.startswith('-') or os.path.lexists(path) or os.sep in argument or '.' in argument
 
 
+def _flags() -> dict[str, command.Flags]:
+    """Of every verb, and under '' of `finetune PHOTOS`."""
+    return {verb: importlib.import_module(f'finetune.{verb or "project"}').FLAGS for verb in (*VERBS, '')}
+
+
 def _tell(argument: str) -> None:
     if argument in {'--help', '-h', 'help'}:
-        print(_help())
+        show(_help())
         return
     near = difflib.get_close_matches(argument, VERBS, n=1)
     raise UsageError(f'{printable(argument)!r} is no verb of finetune and no folder that is there.'
@@ -51,7 +59,7 @@ def _help() -> str:
     return ('usage: finetune PHOTOS [flags]\n       finetune VERB [flags]\n\n'
             f'  finetune {"PHOTOS":<10}a folder of pictures, one folder a class -> a model, how far to trust it, a '
             f'report\n\nor one step of that:\n\n{rows}\n\n`finetune PHOTOS --help` and `finetune VERB --help` show '
-            'the flags.')
+            'the flags;\n`finetune --completion=bash|zsh|fish` prints what completes them in a shell.')
 
 
 if __name__ == '__main__':
