@@ -61,7 +61,7 @@ class Run:
     def __init__(self, directory: Directory, **flags: Any):
         """`directory` is a run's, or a project's, which stands for its run that won. `flags`: `checkpoint`, `averages`.
         """
-        asked = _flags('predict').take(flags, but=_but('predict', OF_OPENING))
+        asked = _flags('predict').take(flags, but=_all_but('predict', OF_OPENING))
         runs.check_checkpoint(asked.checkpoint)
         self._run, self._which, self._averages = runs.Run(directory), asked.checkpoint, asked.averages
         self._kept: runs.Loaded | None = None
@@ -75,7 +75,8 @@ class Run:
         return os.fspath(self.directory)
 
     def __repr__(self) -> str:
-        figure = f', precision@1 {self.scores["figures"]["precision@1"]:.4f}' if self.scores else ''
+        scores = self.scores
+        figure = f', precision@1 {scores["figures"]["precision@1"]:.4f}' if scores else ''
         return f'<finetune.Run {str(self.directory)!r}: {self._run.recipe.model}, {len(self.labels)} classes{figure}>'
 
     @property
@@ -127,7 +128,7 @@ class Run:
         `pictures` as for `predict`, in their order; `flags`: `batch_size`, `engine`, `num_preprocess_threads`. The row
         of what is no good picture is not a number, which is told.
         """
-        asked = _flags('predict').take(flags, but=_but('predict', OF_DEVICES))
+        asked = _flags('predict').take(flags, but=_all_but('predict', OF_DEVICES))
         outputs_of = self._outputs_by(asked.engine)
         threads = asked.num_preprocess_threads or machine.cores()
         batches = pipeline.asked(self._found(pictures), lambda views: outputs_of(views)[1], self._run, asked.batch_size,
@@ -136,7 +137,8 @@ class Run:
         features = np.full((len(found), self.model.get_layer('head').input_shape[-1]), np.nan, np.float32)
         bad = [row for row in found if isinstance(row, Reject)]
         for place, row in enumerate(found):
-            features[place] = np.nan if isinstance(row, Reject) else row
+            if not isinstance(row, Reject):
+                features[place] = row
         if bad:
             warn(f'{count(len(bad), "row")} of {len(found)} are not a number, as there is no good picture: {bad[0]}')
         return features
@@ -198,7 +200,10 @@ def check(place: Records | Directory, **flags: Any) -> dict[str, Any]:
 def train(
     data_dir: Records | Directory | None = None, train_dir: Directory | None = None, **flags: Any
 ) -> Run:
-    """Trains on records, or goes on with a training that was stopped, as `finetune train` does."""
+    """Trains on records, or goes on with a training that was stopped, as `finetune train` does.
+
+    Ctrl-C, or what a notebook calls interrupting, saves and raises Stopped; a second one is KeyboardInterrupt at once.
+    """
     options = _flags('train').take(flags | {'data_dir': data_dir, 'train_dir': train_dir})
     return Run(_module('train').train(options).directory)
 
@@ -244,7 +249,7 @@ def signature(verb: str) -> inspect.Signature:
     return inspect.Signature([*positional, *_flags(verb).signature(but)])
 
 
-def _but(verb: str, names: Iterable[str]) -> set[str]:
+def _all_but(verb: str, names: Iterable[str]) -> set[str]:
     return {flag.name for group in _flags(verb).table().values() for flag in group} - {*names}
 
 

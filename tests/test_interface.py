@@ -5,6 +5,8 @@ import importlib
 import inspect
 import io
 import itertools
+import json
+import os
 import subprocess
 import sys
 import threading
@@ -47,7 +49,8 @@ def noise():
 
 
 def program(text: str, *, cwd=HOME) -> str:
-    done = subprocess.run([sys.executable, '-c', text], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, '-c', text], cwd=cwd, capture_output=True, text=True, check=False,
+                          env=os.environ | {'PYTHONPATH': str(HOME)})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -144,6 +147,16 @@ except Exception as error:
 def test_a_wrong_keyword_is_answered_as_a_wrong_flag(keywords, sentence):
     with pytest.raises(finetune.UsageError, match=sentence):
         finetune.train('records', 'run', **keywords)
+
+
+@pytest.mark.parametrize(('wrong', 'sentence'), [
+    (lambda: finetune.eval('run', 'records', json=True), '--help`, but for eval_interval_secs, json and run_once.$'),
+    (lambda: finetune.open('run', top_k=3), 'there are averages and checkpoint.$'),
+    (lambda: finetune.open('run', checkpont='last'), 'Did you mean checkpoint'),
+    (lambda: finetune.project('PHOTOS', labels='x'), '`finetune PHOTOS --help`')])
+def test_a_flag_that_is_no_keyword_is_answered_with_what_is(wrong, sentence):
+    with pytest.raises(finetune.UsageError, match=sentence):
+        wrong()
 
 
 def test_values_mean_what_they_mean_when_they_are_typed():
@@ -325,6 +338,7 @@ def test_pictures_become_records_a_run_and_figures_in_one_program(photos, tmp_pa
         found = run.evaluate(records, batch_size=4)
         again = finetune.eval(run, records, subset='train')
     assert isinstance(records, finetune.Records) and records.labels[1:] == ('rose', 'tulip')
+    assert repr(records) == f'<finetune.Records {str(tmp_path / "records")!r}: 18 train, 6 validation; 2 classes>'
     assert isinstance(run, finetune.Run) and run.labels == ('rose', 'tulip')
     assert found['records'] == 6 and again['subset'] == 'train'
     assert run.scores in (found, again)
@@ -346,6 +360,8 @@ def test_a_folder_becomes_a_run_in_one_call(photos, tmp_path):
     assert run.directory == tmp_path / 'project/head' and run.scores
     report = (tmp_path / 'project/report.html').read_text()
     assert f'finetune {photos}' in report and '--effort=quick' in report
+    built_with = json.loads((tmp_path / 'project/project.json').read_text())['built_with']
+    assert built_with.keys() - finetune.build.FLAGS.take({}).__dict__.keys() == set() and 'argv' not in built_with
 
 
 def test_what_a_verb_says_is_said_unless_quiet_is_asked_for(photos, tmp_path, capsys):
@@ -425,7 +441,7 @@ finetune.check(records)
 def checked_by_mypy(*arguments) -> str:
     pytest.importorskip('mypy', reason='mypy, of the extra dev, is not installed')
     return subprocess.run([sys.executable, '-m', 'mypy', *map(str, arguments)], cwd=HOME, capture_output=True,
-                          text=True, check=False).stdout
+                          text=True, check=False, env=os.environ | {'MYPYPATH': str(HOME)}).stdout
 
 
 @pytest.mark.slow

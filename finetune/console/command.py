@@ -19,7 +19,9 @@ from absl import flags as absl_flags
 
 from finetune.console import streams
 from finetune.console.errors import Error, OutputLost, Stopped, UsageError
-from finetune.console.terminal import printable
+from finetune.console.terminal import listed, printable
+
+FEW = 5  # Keywords that an error may list.
 
 
 class Flag(NamedTuple):
@@ -52,8 +54,8 @@ class Flags:
 
     @property
     def command(self) -> str:
-        """The first words of the usage: 'finetune train'."""
-        return re.split(r' (?=--|\[|[A-Z])', self.usage)[0]
+        """The first words of the usage: 'finetune train', 'finetune PHOTOS'."""
+        return re.split(r'(?<!^finetune) (?=--|\[|[A-Z])', self.usage)[0]
 
     def group(self, title: str) -> None:
         self._group = title
@@ -113,12 +115,10 @@ class Flags:
         None is not given; several in a list or tuple are typed with commas between them; a path, a run and records are
         their path. Raises UsageError for a name that is none, or one of `but`.
         """
-        names = {*self._values, *self._aliases} - {*but}
+        keywords = {*self._values, *self._aliases} - {*but}
         for name in values:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                raise UsageError(f'{name!r} is no keyword here: they are the flags of `{self.command} --help`.'
-                                 + (f' Did you mean {near[0]}?' if near else ''))
+            if name not in keywords:
+                raise UsageError(self._no_keyword(name, keywords))
         typed = [f'--{name}={_as_typed(value)}' for name, value in values.items() if value is not None]
         named = [_as_typed(argument) for argument in arguments]
         looks_like_a_flag = any(name.startswith('-') for name in named)
@@ -132,6 +132,15 @@ class Flags:
         """The flags as keywords with their defaults."""
         return [inspect.Parameter(flag.name, inspect.Parameter.KEYWORD_ONLY, default=flag.default)
                 for flags in self.table().values() for flag in flags if flag.name not in {*but}]
+
+    def _no_keyword(self, name: str, keywords: set[str]) -> str:
+        there_are = f'they are the flags of `{self.command} --help`'
+        if len(keywords) <= FEW:
+            there_are = f'there are {listed(sorted(keywords))}'
+        elif name in self._values:
+            there_are += f', but for {listed(sorted({*self._values} - keywords))}'
+        near = difflib.get_close_matches(name, keywords, n=1)
+        return f'{name!r} is no keyword here: {there_are}.' + (f' Did you mean {near[0]}?' if near else '')
 
     def _told(self, name: str) -> Flag:
         flag = self._values[name]

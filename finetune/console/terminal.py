@@ -60,7 +60,8 @@ _is_quiet = contextvars.ContextVar('is_quiet', default=False)  # Other threads m
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """In the block nothing is written to stdout or stderr; warnings become Python's, which have filters of their own.
+    """In the block nothing is written to stdout or stderr, but for the answer to a Ctrl-C; warnings become Python's,
+    which have filters of their own.
     """
     token = _is_quiet.set(True)
     try:

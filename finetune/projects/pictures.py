@@ -73,7 +73,7 @@ def built(project: Project, options: SimpleNamespace) -> Records:
     built = building.build(options)
     show(account.counts_line(built.told, printable(project.records / dataset.SKIPPED)))
     data = dataset.open_records(project.records)
-    told = {name: getattr(options, name) for name in vars(untold()) if name not in ('given', 'arguments')}
+    told = {name: getattr(options, name) for name in vars(untold()) if name not in ('given', 'arguments', 'argv')}
     project.remember(photos=photos, records=data.fingerprint, built_with=told | {'given': sorted(options.given)})
     return data
 

@@ -57,6 +57,10 @@ class Records:
     def __fspath__(self) -> str:
         return os.fspath(self.directory)
 
+    def __repr__(self) -> str:
+        counts = ', '.join(f'{split.records} {split.name}' for split in self.splits.values())
+        return f'<finetune.Records {str(self.directory)!r}: {counts}; {len(self.labels) - 1} classes>'
+
     @property
     def num_classes(self) -> int:
         """How many outputs a model needs: all labels, the background included."""
