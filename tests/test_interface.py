@@ -357,7 +357,9 @@ def test_a_folder_becomes_a_run_in_one_call(photos, tmp_path):
         warnings.simplefilter('ignore')
         run = finetune.project(photos, output=tmp_path / 'project', effort='quick', pretrained=first.directory,
                                engine='tensorflow', num_threads=1)
-    assert run.directory == tmp_path / 'project/head' and run.scores
+        found = run.evaluate()  # On the records of the project that it is a run of.
+    assert run.directory == tmp_path / 'project/head' and run.scores == found
+    assert found['data'] == str(tmp_path / 'project/records')
     report = (tmp_path / 'project/report.html').read_text()
     assert f'finetune {photos}' in report and '--effort=quick' in report
     built_with = json.loads((tmp_path / 'project/project.json').read_text())['built_with']

@@ -30,7 +30,9 @@ def choose(project: Path, name: str) -> None:
 
 
 def data_directory(given: str | None, run_or_project: str | None) -> str | None:
-    """The records that were named, else those of the project that was."""
-    if given or not run_or_project or not (Path(run_or_project) / MODEL).is_file():
+    """The records that were named, else those of the project that was, or that has the run that was."""
+    if given or not run_or_project:
         return given
-    return str(Path(run_or_project) / RECORDS)
+    asked = Path(run_or_project)
+    projects = (each for each in (asked, asked.parent) if (each / MODEL).is_file())
+    return next((str(each / RECORDS) for each in projects), given)
