@@ -1,4 +1,4 @@
-"""docs/tutorial.ipynb does what it says, in a kernel of its own."""
+"""docs/tutorial.ipynb does what it says, in a kernel of its own; and what else is of notebooks."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from tests.test_docs import anchors
 HOME = Path(__file__).parents[1]
 TUTORIAL = HOME / 'docs/tutorial.ipynb'
 SECONDS_A_CELL = 400
+REASON = 'nbclient, nbformat and ipykernel, of the extra dev, are not all installed'
 
 
 def cells() -> list[dict]:
@@ -29,10 +30,28 @@ def test_every_link_of_the_tutorial_leads_to_something():
     assert links and all(not anchor or anchor in anchors(TUTORIAL.parent / path) for path, anchor in links)
 
 
+BAR = """
+from finetune.console.terminal import Progress, say
+with Progress('Working', 3, 'things') as progress:
+    progress.advance()
+    say('a remark')
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_a_bar_and_what_is_said_beside_it(monkeypatch):
+    nbformat, nbclient = (pytest.importorskip(name, reason=REASON) for name in ('nbformat', 'nbclient'))
+    pytest.importorskip('ipywidgets', reason='ipywidgets, of the extra dev, is not installed')
+    monkeypatch.setenv('PYTHONPATH', str(HOME))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BAR)])
+    nbclient.NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name='python3').execute()
+    assert 'a remark' in str(notebook.cells[0].outputs)
+    assert 'Working' in str(notebook.metadata['widgets'])
+
+
 @pytest.mark.slow
 def test_the_tutorial_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch):
-    reason = 'nbclient, nbformat and ipykernel, of the extra dev, are not all installed'
-    nbformat, nbclient, _ = (pytest.importorskip(name, reason=reason) for name in ('nbformat', 'nbclient', 'ipykernel'))
+    nbformat, nbclient, _ = (pytest.importorskip(name, reason=REASON) for name in ('nbformat', 'nbclient', 'ipykernel'))
     monkeypatch.setenv('PYTHONPATH', str(HOME))
     monkeypatch.setenv('TMPDIR', str(tmp_path))
     notebook = nbformat.read(TUTORIAL, as_version=4)
