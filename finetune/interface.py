@@ -44,7 +44,7 @@ if 'keras' in sys.modules and (backend := sys.modules['keras'].backend.backend()
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run says of one picture, or why it says nothing."""
+    """What a run says of one picture, or why it says nothing: plain values; `vars` of it is a row of a table."""
 
     path: str | None  # None of what was no file: bytes, images, arrays.
     label: str | None  # 'unknown' of what looks like none of the classes; None where there is an error.
@@ -108,8 +108,9 @@ class Run:
         """An answer for each picture, in their order; read and answered while the answers are taken.
 
         `pictures` is one or several of: paths, folders (the pictures in and below them), the bytes of files, images of
-        Pillow, arrays uint8 [h, w] or [h, w, 1, 3 or 4 channels]. `flags` are those of `finetune predict`. What is no
-        good picture has an `error`, and ends nothing; what is none of these raises TypeError.
+        Pillow, arrays uint8 [h, w] or [h, w, 1, 3 or 4 channels], which are answered as a PNG file of them is. `flags`
+        are those of `finetune predict`. What is no good picture has an `error`, and ends nothing; what is none of these
+        raises TypeError.
         """
         asked = _flags('predict').take(flags, but=(*OF_COMMAND_LINES, *OF_OPENING, 'checkpoint_dir'))
         return self._answers(pictures, asked)
@@ -184,8 +185,8 @@ def build(
     train_directory: Directory | None = None, output_directory: Directory | None = None, **flags: Any
 ) -> Records:
     """Pictures in class folders become records, as `finetune build` makes them."""
-    flags |= {'train_directory': train_directory, 'output_directory': output_directory}
-    options = _flags('build').take(flags, but=OF_COMMAND_LINES)
+    named = {'train_directory': train_directory, 'output_directory': output_directory}
+    options = _flags('build').take(flags | named, but=OF_COMMAND_LINES)
     _module('build').build(options)
     return dataset.open_records(options.output_directory)
 
@@ -204,16 +205,16 @@ def train(
 
     Ctrl-C, or what a notebook calls interrupting, saves and raises Stopped; a second one is KeyboardInterrupt at once.
     """
-    options = _flags('train').take(flags | {'data_dir': data_dir, 'train_dir': train_dir})
-    return Run(_module('train').train(options).directory)
+    named = {'data_dir': data_dir, 'train_dir': train_dir}
+    return Run(_module('train').train(_flags('train').take(flags | named)).directory)
 
 
 def evaluate(
     checkpoint_dir: Run | Directory | None = None, data_dir: Records | Directory | None = None, **flags: Any
 ) -> dict[str, Any]:
     """Answers every record of a split once: what metrics.json holds."""
-    flags |= {'checkpoint_dir': checkpoint_dir, 'data_dir': data_dir}
-    options = _flags('eval').take(flags, but=OF_COMMAND_LINES)
+    named = {'checkpoint_dir': checkpoint_dir, 'data_dir': data_dir}
+    options = _flags('eval').take(flags | named, but=OF_COMMAND_LINES)
     options.run_once = True
     found: dict[str, Any] = _module('eval').evaluate(options)
     return found

@@ -244,6 +244,13 @@ def test_one_picture_need_not_be_put_in_a_list(run, photos):
         f'{number}.jpg' for number in range(12))
 
 
+@pytest.mark.parametrize('dtype', [object, np.str_])
+def test_names_in_an_array_are_several_pictures(run, photos, dtype):
+    """As a column of a table is."""
+    names = [str(photos / 'rose/0.jpg'), str(photos / 'tulip/1.jpg')]
+    assert [answer.path for answer in run.predict(np.array(names, dtype))] == names
+
+
 def test_what_is_no_good_picture_is_an_error_in_its_place(run, tmp_path):
     given = [toy_run.picture(1), b'<html>', b'', tmp_path / 'none.jpg', np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8),
              np.zeros((0, 4), np.uint8), toy_run.picture(1)[:-100], Image.open(io.BytesIO(toy_run.picture(1)[:-100])),
@@ -346,8 +353,18 @@ def test_pictures_become_records_a_run_and_figures_in_one_program(photos, tmp_pa
     with finetune.quiet():
         difference = finetune.compare(run, first, data_dir=records)
         findings = finetune.check(records, pretrained=first)
+        answers = list(finetune.predict(run, photos))
+        features = run.features(photos)
+    assert len(answers) == len(features) == 24
     assert len(difference['runs']) == 2 and 'figures' in findings
     assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.slow
+def test_an_export_is_silent_where_it_is_asked_to_be(run, tmp_path, capfd):
+    with finetune.quiet():
+        written = finetune.export(run, tmp_path / 'exported', format='savedmodel', num_examples=3)
+    assert (written / 'README.md').exists() and capfd.readouterr() == ('', '')
 
 
 def test_a_folder_becomes_a_run_in_one_call(photos, tmp_path):

@@ -121,7 +121,7 @@ class Flags:
                 raise UsageError(self._no_keyword(name, keywords))
         typed = [f'--{name}={_as_typed(value)}' for name, value in values.items() if value is not None]
         named = [_as_typed(argument) for argument in arguments]
-        looks_like_a_flag = any(name.startswith('-') for name in named)
+        looks_like_a_flag = any(name.startswith('-') for name in named)  # Else as people type, which a report shows.
         return self.parse([*typed, '--', *named] if looks_like_a_flag else [*named, *typed])
 
     def table(self) -> dict[str, list[Flag]]:

@@ -39,9 +39,9 @@ def find(pictures: Any, max_bytes: int) -> Iterator[Named | Held]:
 
 
 def _is_one(pictures) -> bool:
-    """A text is no list of letters, nor an image one of rows."""
+    """A text is no list of letters, nor an image one of rows; an array of names, or a column of a table, is a list."""
     return isinstance(pictures, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or (
-        hasattr(pictures, '__array__') and np.ndim(pictures) < 4)
+        hasattr(pictures, '__array__') and np.ndim(pictures) < 4 and np.asarray(pictures).dtype.kind not in 'OUS')
 
 
 def _held(picture, max_bytes: int) -> Held:
