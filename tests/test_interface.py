@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -476,3 +477,10 @@ def test_types_fit_where_they_are_public():
 def test_a_program_is_held_to_the_types(tmp_path, wrong, verdict):
     (tmp_path / 'program.py').write_text(PROGRAM + wrong)
     assert verdict in checked_by_mypy(tmp_path / 'program.py')
+
+
+@pytest.mark.slow
+def test_the_program_in_the_guide_is_one(tmp_path):
+    shown, = re.findall(r'## From Python\n\n```python\n(.*?)```', (HOME / 'docs/guide.md').read_text(), re.DOTALL)
+    (tmp_path / 'program.py').write_text(f'pillow_image = numpy_array = b""\n{shown}')
+    assert checked_by_mypy(tmp_path / 'program.py').startswith('Success')
