@@ -114,7 +114,7 @@ def _zsh_case(verb: str, table: list[Flag]) -> str:
 def _zsh_specs(flag: Flag) -> list[str]:
     about = ''.join(f'\\{letter}' if letter in '[]:\\' else letter for letter in _short(flag.help))
     if flag.takes == 'switch':
-        return [f'(--no{flag.name})--{flag.name}[{about}]', f'(--{flag.name})--no{flag.name}[not{chr(92)}: {about}]']
+        return [f'(--no{flag.name})--{flag.name}[{about}]', rf'(--{flag.name})--no{flag.name}[not\: {about}]']
     offered = {'choice': f'({" ".join(flag.choices)})', 'path': '_files', 'value': ' '}[flag.takes]
     return [f'--{flag.name}=[{about}]:{flag.name}:{offered}']
 
