@@ -1,5 +1,6 @@
 """What a program does with `import finetune`, on tiny pictures and a network that knows nothing."""
 
+import ast
 import concurrent.futures
 import importlib
 import inspect
@@ -410,6 +411,15 @@ def test_quiet_is_of_the_thread_that_asked(capsys):
         other.start()
         other.join()
     assert capsys.readouterr().err == 'still there\n'
+
+
+def test_nothing_is_printed_but_by_what_can_be_turned_off():
+    apart = 'console/command.py', 'console/terminal.py', 'exporting/clients/', 'exporting/trial.py'
+    for path in (HOME / 'finetune').rglob('*.py'):
+        name = path.relative_to(HOME / 'finetune').as_posix()
+        if not name.startswith(apart):
+            calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            assert not any(isinstance(call, ast.Name) and call.id == 'print' for call in calls), name
 
 
 def test_a_bar_is_quiet_too(capsys):
