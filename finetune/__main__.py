@@ -16,6 +16,7 @@ VERBS = {
     'eval': 'run + records -> precision@1, recall@5, per class, the worst mistakes',
     'compare': 'runs + records -> which is better, by how much, and how sure that is',
     'predict': 'run + pictures -> labels',
+    'serve': 'run or export -> a page and an API on this machine that answer pictures',
     'export': 'run -> files for other programs, each proven to answer as the run does',
     'recipes': 'the named recipes that `finetune train --recipe=NAME` knows',
 }

@@ -23,6 +23,8 @@ ROOMS = {  # From the ground up. A room imports itself and the rooms named here,
     'training': ('evaluation', 'features', 'runs', 'records', 'models', 'console'),
     'reporting': (  # Shows what all of them found, and finds nothing itself.
         'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'pictures', 'console'),
+    'serving': (  # What predicts, for whoever asks over HTTP, and the report's picture of why.
+        'reporting', 'predicting', 'exporting', 'evaluation', 'runs', 'records', 'pictures', 'models', 'console'),
     'projects': (  # The steps of a project, in values; finetune/project.py has their order.
         'training', 'building', 'checking', 'evaluation', 'features', 'runs', 'records', 'models', 'console'),
 }

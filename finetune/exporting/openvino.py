@@ -3,11 +3,13 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from finetune.console.lazy import LazyModule, tf
 from finetune.exporting import network as networks
 from finetune.exporting.network import Network
 
-openvino = LazyModule('openvino')
+openvino = LazyModule('openvino', needs_tensorflow=False)
 
 
 def write(network: Network, directory: Path) -> None:
@@ -30,3 +32,21 @@ def _write(network: Network, directory: Path, in_float16: bool) -> None:
         model.output(tensor.name).tensor.set_names({name})
     model.set_rt_info(network.labels, ['model_info', 'labels'])
     openvino.save_model(model, directory / 'openvino/model.xml', compress_to_fp16=in_float16)
+
+
+def of_views(model, image_size: int):
+    """A model that was read from what `write` has written, without crop and resize: it takes `view`, float32
+    [1, image_size, image_size, 3] in [0, 1].
+
+    In them, each new size of a picture costs memory that is not given back, and twice the time.
+    """
+    ops = openvino.opset13
+    view = ops.parameter([1, image_size, image_size, 3], np.float32, name='view')
+    shape = openvino.PartialShape([-1, image_size, image_size, 3])
+    resized = next((operation for operation in model.get_ordered_ops() if operation.get_type_name() == 'Reshape'
+                    and operation.get_output_partial_shape(0) == shape), None)
+    if resized is None:
+        raise ValueError('no place where pixels have become a view')
+    for reader in resized.output(0).get_target_inputs():
+        reader.replace_source_output(view.output(0))
+    return openvino.Model(model.results, [view])

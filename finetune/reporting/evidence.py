@@ -34,11 +34,11 @@ def looks(
         return []
     seen = np.stack([views.view(views.decode(each), image_size, crop_fraction) for each in encoded])
     maps = activation.maps(model, seen, np.asarray(classes), among)
-    return None if maps is None else [_look(*pair) for pair in zip(seen, maps, strict=True)]
+    return None if maps is None else [look(*pair) for pair in zip(seen, maps, strict=True)]
 
 
-def _look(view: np.ndarray, spoke: np.ndarray) -> Look:
-    side = drawings.TILE
+def look(view: np.ndarray, spoke: np.ndarray, side: int = drawings.TILE) -> Look:
+    """Of what the network saw, float32 [size, size, 3] in [0, 1], and what spoke for something there, [h, w]."""
     picture = Image.fromarray((view * 255).round().astype(np.uint8)).resize((side, side), Image.Resampling.LANCZOS)
     strength = np.maximum(spoke, 0) / max(spoke.max(), 1e-9)
     smooth = np.asarray(Image.fromarray(strength.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))

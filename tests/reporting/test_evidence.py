@@ -6,7 +6,7 @@ from tests import toy
 
 
 def look(spoke, light: float = 0.5) -> evidence.Look:
-    return evidence._look(np.full((16, 16, 3), [light, 0.2, 0.1], np.float32), np.array(spoke, np.float32))
+    return evidence.look(np.full((16, 16, 3), [light, 0.2, 0.1], np.float32), np.array(spoke, np.float32))
 
 
 def test_what_spoke_for_the_answer_is_bright_and_the_rest_is_dim_and_grey():
