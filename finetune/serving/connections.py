@@ -27,7 +27,7 @@ class Connection(H11Protocol):
     def __init__(self, *arguments, limits: Limits, **more):
         super().__init__(*arguments, **more)
         self._limits, self._deadline, self._drained = limits, None, 0
-        self.opened_at = self.loop.time()
+        self.waiting_since = self.loop.time()  # For what is to come next.
 
     @property
     def is_answering(self) -> bool:
@@ -44,9 +44,9 @@ class Connection(H11Protocol):
         """The one that has stalled longest goes; where none has, this one."""
         stalled = [each for each in self.connections if not each.is_answering and each is not self]
         if stalled:
-            oldest = min(stalled, key=lambda each: each.opened_at)
-            self.connections.discard(oldest)
-            oldest.transport.abort()
+            longest = min(stalled, key=lambda each: each.waiting_since)
+            self.connections.discard(longest)
+            longest.transport.abort()
         else:
             self._refuse(TOO_MANY)
 
@@ -91,6 +91,7 @@ class Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        self.waiting_since = self.loop.time()
 
     def _end(self) -> None:
         self._deadline = None

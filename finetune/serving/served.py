@@ -68,8 +68,8 @@ def of_run(path: Path, checkpoint: str, averages: bool, keep: float | None, engi
     def prepared(encoded: bytes) -> np.ndarray:
         try:
             return views_of(tf.constant([encoded], tf.string)).numpy()[0]
-        except tf.errors.InvalidArgumentError as error:
-            raise Reject('corrupt', error.message.splitlines()[0]) from None
+        except tf.errors.InvalidArgumentError:  # Its text tells of TensorFlow and not of the picture.
+            raise Reject('corrupt', 'its decoder refuses it') from None
 
     def said(view: np.ndarray, explained: bool) -> Said:
         answer, = answers_of(view[None])

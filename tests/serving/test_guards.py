@@ -1,7 +1,10 @@
 """What a server on one's own machine refuses: pages of other sites, and who sends too much, too slowly or badly."""
 
+import base64
 import json
+import os
 import socket
+import sys
 import threading
 import time
 
@@ -10,6 +13,9 @@ import pytest
 pytest.importorskip('starlette')
 pytest.importorskip('uvicorn')
 
+from finetune.predicting.answering import Answer
+from finetune.serving import guards
+from finetune.serving.desk import Told
 from finetune.serving.guards import HEADERS
 from tests import toy
 from tests.serving import toy_server
@@ -89,6 +95,14 @@ def test_whoever_does_not_know_the_token_gets_the_empty_page_and_no_more():
             for path in ('/model', '/v2/health/live', '/nowhere'):
                 assert_refused(server.asked('GET', path, *line), 401, 'token_missing')
         assert server.asked('GET', '/model', f'Authorization: Bearer {toy_server.TOKEN}').status == 200
+
+
+def test_a_token_is_compared_in_the_same_time_however_much_of_it_is_right(monkeypatch):
+    compared = []
+    monkeypatch.setattr(guards.hmac, 'compare_digest', lambda *pair: compared.append(pair) or False)
+    with toy_server.running(token=toy_server.TOKEN) as server:
+        assert server.asked('GET', '/model', f'Authorization: Bearer {toy_server.TOKEN}').status == 401
+    assert compared == [(f'Bearer {toy_server.TOKEN}'.encode(),) * 2]
 
 
 # What they send ---------------------------------------------------------------------------------------------------
@@ -221,6 +235,20 @@ def test_nothing_of_good_requests_is_written_down(server, capfd):
     assert capfd.readouterr() == ('', '')
 
 
+def test_no_request_leaves_a_file(server):
+    opened, written = [], os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def note(event, arguments):
+        if event == 'open' and arguments[2] & written:
+            opened.append(arguments[0])
+
+    sys.addaudithook(note)  # It stays: nothing takes one away.
+    for data in (picture(), b'hello', toy.encoded(toy.picture(1), 'WEBP'), toy.encoded(toy.picture(1), 'TIFF')):
+        server.predict(data, '?explain=1')
+    server.posted('/v1/models/toy:predict', {'instances': [{'b64': base64.b64encode(picture()).decode()}]})
+    assert opened == []
+
+
 # How long, and how many -------------------------------------------------------------------------------------------
 
 
@@ -277,6 +305,20 @@ def test_sixty_stalled_connections_do_not_keep_a_good_one_from_its_answer(cap):
         assert (closed == 0) if cap == 128 else (60 - cap <= closed <= 60 - cap + 6)  # The oldest, and no more.
 
 
+def test_a_client_that_keeps_asking_keeps_its_connection_beside_those_that_stall():
+    one = f'Content-Length: {len(picture())}'
+    with toy_server.running(connections=20, header_seconds=30.0, body_seconds=30.0) as server, \
+            server.connected() as client:
+        others = []
+        for number in range(60):
+            others.append(stalled(server, number))
+            if number % 5 == 0:
+                client.sendall(server.head('POST', '/predict', one) + picture())
+                assert toy_server.received(client).status == 200
+        for connection in others:
+            connection.close()
+
+
 def test_bodies_that_stall_do_not_fill_the_memory():
     with toy_server.running(body_bytes=100_000, all_bodies_bytes=300_000, body_seconds=20.0) as server:
         head = server.head('POST', '/predict', 'Content-Length: 100000')
@@ -328,3 +370,18 @@ def test_an_answer_that_nobody_fetches_is_given_up():
             for _ in range(100_000):
                 connection.sendall(one)
         assert json.loads(other.asked('GET', '/v2/health/live').body) == {'live': True}
+
+
+def test_an_answer_that_is_being_given_is_given_before_the_end():
+    began = threading.Event()
+
+    def slow(picture, against=None):
+        began.set()
+        time.sleep(0.15)
+        return Told(Answer('', [('red', 1.0)]))
+
+    with toy_server.running(slow) as server, server.connected(
+            server.head('POST', '/predict', 'Content-Length: 3') + b'abc') as connection:
+        assert began.wait(10)
+        server.stop()
+        assert toy_server.received(connection).json['answers'][0]['label'] == 'red'

@@ -1,12 +1,9 @@
 """`finetune serve`, as a command: the same answers as `finetune predict`, from runs and exports, and how it ends."""
 
 import base64
-import contextlib
-import http.client
 import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,9 +19,9 @@ pytest.importorskip('uvicorn')
 
 from finetune import export, predict, serve
 from finetune.models import zoo
-from finetune.runs import trust
 from finetune.runs.run import Run
-from tests import toy, toy_net, toy_run
+from tests import toy_net
+from tests.serving import started
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -36,7 +32,6 @@ finally:
     print('tensorflow' in sys.modules, 'keras' in sys.modules, flush=True)
 """
 TOY = "import sys; from tools.torture import warm; from finetune.__main__ import main; sys.exit(main(sys.argv[1:]))"
-SCORES = np.linspace(0, 0.34, 99, dtype=np.float32)  # Those of the pictures here lie on both sides of the middle.
 
 
 @pytest.fixture(scope='module')
@@ -49,12 +44,7 @@ def toy_network():
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory, toy_network):
-    directory = tmp_path_factory.mktemp('served') / 'a run'
-    run = toy_run.start_run(directory, crop_fraction=0.875, treatment={'short_side': 48})
-    toy_run.save_checkpoint(run, step=3)
-    means = np.eye(3, run.load().model.get_layer('head').input_shape[-1], dtype=np.float32)
-    trust.write(directory, trust.Trust(3, trust.OUT_OF_FOLD, 99, 88, 2.0, means, 0.05, SCORES))
-    return run
+    return started.run(tmp_path_factory.mktemp('served') / 'a run')
 
 
 @pytest.fixture(scope='module')
@@ -67,51 +57,8 @@ def exports(run, tmp_path_factory):
     return directory
 
 
-def pictures() -> dict[str, bytes]:
-    turned = toy.picture(3, (90, 60)).getexif()
-    turned[0x0112] = 6
-    clear = toy.picture(5, (60, 90)).convert('RGBA')
-    clear.putalpha(Image.linear_gradient('L').resize(clear.size))
-    return {
-        'noise.jpg': toy_run.picture(1), 'plain.jpg': toy.encoded(toy.picture(2, (90, 60))),
-        'turned.jpg': toy.encoded(toy.picture(3, (90, 60)), exif=turned.tobytes()),
-        'grey.jpg': toy.encoded(toy.picture(4, (70, 70)).convert('L')), 'clear.png': toy.encoded(clear, 'PNG'),
-        'one.gif': toy.encoded(toy.picture(6, (64, 48)), 'GIF'), 'one.webp': toy.encoded(toy.picture(7), 'WEBP'),
-        'one.bmp': toy.encoded(toy.picture(8, (31, 45)), 'BMP'), 'one.tif': toy.encoded(toy.picture(9), 'TIFF'),
-        'cmyk.jpg': toy.encoded(toy.picture(10, (50, 50)).convert('CMYK')), 'cut.jpg': toy_run.picture(11)[:-300],
-        'no.jpg': b'no picture',
-    }
-
-
-@contextlib.contextmanager
-def serving(*arguments, program: str = TOY):
-    """The port of a server in a process of its own, and the process."""
-    command = [sys.executable, '-c', program, 'serve', *map(str, arguments), '--port=0']
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            address = process.stdout.readline()
-            assert address.startswith('http://'), process.stderr.read()
-            yield int(re.search(r':(\d+)/', address)[1]), process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
-            process.kill()
-
-
-def asked(port: int, path: str, body: bytes | None = None, kind: str = 'image/jpeg') -> tuple[int, dict]:
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
-    method, headers = ('GET', {}) if body is None else ('POST', {'Content-Type': kind})
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    found = json.loads(answer.read())
-    connection.close()
-    return answer.status, found
-
-
 def predicted(run: Run, folder: Path, capsys) -> dict[str, dict]:
-    for name, data in pictures().items():
+    for name, data in started.pictures().items():
         (folder / name).write_bytes(data)
     capsys.readouterr()
     predict.main([f'--checkpoint_dir={run.directory}', '--jsonl', '--keep=0.5', str(folder)])
@@ -140,44 +87,44 @@ def served_of(run, exports, kind: str) -> list:
 def test_the_answers_are_those_of_predict_for_every_kind_of_file(run, exports, kind, tmp_path, capsys):
     expected = predicted(run, tmp_path, capsys)
     assert {line.get('unknown') for line in expected.values()} == {True, False, None}
-    with serving(*served_of(run, exports, kind)) as (port, _):
-        for name, data in pictures().items():
-            status, found = asked(port, '/predict', data)
+    with started.server(*served_of(run, exports, kind), program=TOY) as (port, _):
+        for name, data in started.pictures().items():
+            status, found = started.asked(port, '/predict', data)
             assert_same(found, expected[name])
             assert status == (422 if 'error' in expected[name] else 200)
-        status, found = asked(port, '/predict?top_k=1&explain=1', pictures()['plain.jpg'])
+        status, found = started.asked(port, '/predict?top_k=1&explain=1', started.pictures()['plain.jpg'])
         assert len(found['answers']) == 1 and found['where']
         scheme, _, data = found['explanation'].partition(',')
         assert scheme == 'data:image/jpeg;base64' and Image.open(io.BytesIO(base64.b64decode(data))).size == (320, 320)
-        assert asked(port, '/predict?explain=second', pictures()['plain.jpg'])[1]['explanation'] != found['explanation']
+        other = started.asked(port, '/predict?explain=second', started.pictures()['plain.jpg'])[1]
+        assert other['explanation'] != found['explanation']
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='asks Linux for the memory of a process')
 def test_an_export_of_openvino_starts_at_once_without_tensorflow_and_in_little_memory(exports):
-    with serving(exports / 'openvino', program=WITHOUT_TENSORFLOW) as (port, process):
+    with started.server(exports / 'openvino', program=WITHOUT_TENSORFLOW) as (port, process):
         stat = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
         assert sum(map(int, stat[11:13])) / os.sysconf('SC_CLK_TCK') < 3  # Of processor: TensorFlow takes more.
-        for data in pictures().values():
-            asked(port, '/predict?explain=1', data)
-        status = Path(f'/proc/{process.pid}/status').read_text()
-        assert int(re.search(r'VmRSS:\s+(\d+)', status)[1]) < 200 * 1024
+        for data in started.pictures().values():
+            started.asked(port, '/predict?explain=1', data)
+        assert started.memory(process) < 200 << 20
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == 'False False\n'
 
 
 @pytest.mark.slow
 def test_programs_ask_as_they_ask_tensorflow_serving_and_kserve(exports):
-    with serving(exports / 'openvino') as (port, _):
-        data = pictures()['plain.jpg']
-        text, expected = base64.b64encode(data).decode(), asked(port, '/predict', data)[1]
+    with started.server(exports / 'openvino') as (port, _):
+        data = started.pictures()['plain.jpg']
+        text, expected = base64.b64encode(data).decode(), started.asked(port, '/predict', data)[1]
         labels = [each['label'] for each in expected['answers']]
         probabilities = [each['probability'] for each in expected['answers']]
         row = {'labels': labels, 'probabilities': probabilities, 'familiarity': expected['familiarity'],
                'unknown': expected['unknown']}
 
         def posted(path: str, content: dict) -> tuple[int, dict]:
-            return asked(port, path, json.dumps(content).encode(), 'application/json; charset=utf-8')
+            return started.asked(port, path, json.dumps(content).encode(), 'application/json; charset=utf-8')
 
         path = '/v1/models/openvino:predict'
         for instance in ({'b64': text}, {'files': {'b64': text}}):
@@ -187,22 +134,22 @@ def test_programs_ask_as_they_ask_tensorflow_serving_and_kserve(exports):
             200, {'outputs': {name: [value] for name, value in row.items()}})
         status, found = posted(path, {'instances': [{'b64': text}, {'b64': base64.b64encode(b'no').decode()}]})
         assert (status, found['error']) == (422, 'not_an_image') and found['detail'].startswith('Picture 1')
-        assert asked(port, '/v1/models/openvino')[1]['model_version_status'][0]['state'] == 'AVAILABLE'
+        assert started.asked(port, '/v1/models/openvino')[1]['model_version_status'][0]['state'] == 'AVAILABLE'
 
         path = '/v2/models/openvino'
         asked_for = {'name': 'files', 'shape': [2], 'datatype': 'BYTES', 'data': [text, text]}
         status, found = posted(f'{path}/infer', {'id': 'one', 'inputs': [asked_for]})
         assert (status, found['id'], found['model_name'], found['model_version']) == (200, 'one', 'openvino', '3')
         outputs = {output['name']: output for output in found['outputs']}
-        told = {output['name']: output['datatype'] for output in asked(port, path)[1]['outputs']}
+        told = {output['name']: output['datatype'] for output in started.asked(port, path)[1]['outputs']}
         assert {name: output['datatype'] for name, output in outputs.items()} == told
         assert outputs['labels'] == {'name': 'labels', 'datatype': 'BYTES', 'shape': [2, 3], 'data': labels * 2}
         assert outputs['unknown']['data'] == [row['unknown']] * 2 and outputs['unknown']['shape'] == [2]
         status, found = posted(f'{path}/infer', {'inputs': [asked_for], 'outputs': [{'name': 'probabilities'}]})
         assert [output['data'] for output in found['outputs']] == [probabilities * 2]
         assert posted(f'{path}/infer', {'inputs': [asked_for], 'outputs': [{'name': 'colour'}]})[0] == 400
-        assert asked(port, '/v2/health/ready') == (200, {'ready': True})
-        assert asked(port, f'{path}/ready') == (200, {'name': 'openvino', 'ready': True})
+        assert started.asked(port, '/v2/health/ready') == (200, {'ready': True})
+        assert started.asked(port, f'{path}/ready') == (200, {'name': 'openvino', 'ready': True})
 
 
 # How it ends ------------------------------------------------------------------------------------------------------
@@ -211,15 +158,15 @@ def test_programs_ask_as_they_ask_tensorflow_serving_and_kserve(exports):
 @pytest.mark.slow
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_soon_whoever_is_connected(exports, number, code):
-    with serving(exports / 'openvino', program=WITHOUT_TENSORFLOW.replace('main(sys', 'code = main(sys') +
+    with started.server(exports / 'openvino', program=WITHOUT_TENSORFLOW.replace('main(sys', 'code = main(sys') +
                  'sys.exit(code)') as (port, process):
         idle = [socket.create_connection(('127.0.0.1', port)) for _ in range(3)]
         idle[1].sendall(b'POST /predict HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 90\r\n\r\nfew' % port)
-        asked(port, '/predict', pictures()['plain.jpg'])
-        started = time.monotonic()
+        started.asked(port, '/predict', started.pictures()['plain.jpg'])
+        began = time.monotonic()
         process.send_signal(number)
         assert process.wait(10) == code
-        assert time.monotonic() - started < 3  # One second on a machine that does nothing else.
+        assert time.monotonic() - began < 3  # One second on a machine that does nothing else.
         told = process.stderr.read()
         assert told.endswith('stopped\n') and 'Traceback' not in told
         for each in idle:

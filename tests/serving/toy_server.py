@@ -44,8 +44,8 @@ class Answer(NamedTuple):
 
 
 class Server:
-    def __init__(self, port: int, limits: guards.Limits):
-        self.port, self.limits = port, limits
+    def __init__(self, port: int, stop: Callable[[], None]):
+        self.port, self.stop = port, stop
 
     @property
     def host(self) -> str:
@@ -111,8 +111,12 @@ def running(
     server = connections.server(guards.guarded(app, names, token, limits), limits)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
-    try:
-        yield Server(port, limits)
-    finally:
+
+    def stop() -> None:
         server.should_exit = True
+
+    try:
+        yield Server(port, stop)
+    finally:
+        stop()
         thread.join(10)
