@@ -8,6 +8,9 @@ import pytest
 from finetune.console.lazy import tf
 from finetune.models import zoo
 from tests import toy_net
+from tests.browsing import browser, grave_faults_of
+
+__all__ = ['browser', 'grave_faults_of']  # For every test that names them.
 
 
 @pytest.fixture(scope='session', autouse=True)
