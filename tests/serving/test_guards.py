@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from finetune.serving import guards
 from finetune.serving.desk import Told
 from finetune.serving.guards import HEADERS
 from tests import toy
-from tests.serving import toy_server
+from tests.serving import asking, toy_server
 
 
 @pytest.fixture(scope='module')
@@ -255,10 +254,10 @@ def test_no_request_leaves_a_file(server):
 def test_whoever_stalls_is_told_and_let_go(server):
     for sent in (b'', b'GET / HT', server.head('GET', '/')[:-2]):
         with server.connected(sent) as connection:
-            assert_refused(toy_server.received(connection), 408, 'too_slow')
+            assert_refused(asking.received(connection), 408, 'too_slow')
             assert connection.recv(1) == b''
     with server.connected(server.head('POST', '/predict', 'Content-Length: 50') + b'few') as connection:
-        assert_refused(toy_server.received(connection), 408, 'too_slow')
+        assert_refused(asking.received(connection), 408, 'too_slow')
         assert connection.recv(1) == b''
 
 
@@ -266,9 +265,9 @@ def test_a_connection_is_kept_for_the_next_request_and_not_for_ever():
     with toy_server.running(header_seconds=0.3) as server, server.connected() as connection:
         for _ in range(3):
             connection.sendall(server.head('POST', '/predict', f'Content-Length: {len(picture())}') + picture())
-            assert toy_server.received(connection).status == 200
+            assert asking.received(connection).status == 200
         connection.sendall(b'GET / HT')
-        assert_refused(toy_server.received(connection), 408, 'too_slow')
+        assert_refused(asking.received(connection), 408, 'too_slow')
 
 
 def test_requests_behind_one_another_are_each_answered(server):
@@ -279,15 +278,10 @@ def test_requests_behind_one_another_are_each_answered(server):
             data += connection.recv(4096)
 
 
-def stalled(server, kind: int) -> socket.socket:
-    head = server.head('POST', '/predict', 'Content-Length: 90000')
-    return server.connected((b'', b'POST /pre', head, head + b'\xff\xd8' + b'x' * 10_000)[kind % 4])
-
-
 @pytest.mark.parametrize('cap', [128, 20])
 def test_sixty_stalled_connections_do_not_keep_a_good_one_from_its_answer(cap):
     with toy_server.running(connections=cap, header_seconds=30.0, body_seconds=30.0) as server:
-        others = [stalled(server, number) for number in range(60)]
+        others = [server.stalled(number) for number in range(60)]
         for _ in range(5):
             started = time.monotonic()
             assert server.predict(picture()).status == 200
@@ -311,10 +305,10 @@ def test_a_client_that_keeps_asking_keeps_its_connection_beside_those_that_stall
             server.connected() as client:
         others = []
         for number in range(60):
-            others.append(stalled(server, number))
+            others.append(server.stalled(number))
             if number % 5 == 0:
                 client.sendall(server.head('POST', '/predict', one) + picture())
-                assert toy_server.received(client).status == 200
+                assert asking.received(client).status == 200
         for connection in others:
             connection.close()
 
@@ -325,7 +319,7 @@ def test_bodies_that_stall_do_not_fill_the_memory():
         others = [server.connected(head + b'x' * 90_000) for _ in range(6)]
         time.sleep(0.2)
         assert server.predict(picture()).status == 200
-        assert_refused(toy_server.received(others[0]), 408, 'too_slow')  # The oldest makes room.
+        assert_refused(asking.received(others[0]), 408, 'too_slow')  # The oldest makes room.
         for connection in others:
             connection.close()
 
@@ -354,7 +348,7 @@ def test_more_pictures_than_may_wait_are_told_when_to_come_back():
 def test_what_comes_behind_a_refusal_is_not_read_for_ever():
     with toy_server.running(body_bytes=1000, drain_seconds=0.3) as server:
         connection = server.connected(server.head('POST', '/predict', f'Content-Length: {10**9}'))
-        assert toy_server.received(connection).status == 413
+        assert asking.received(connection).status == 413
         started = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             while time.monotonic() - started < 10:
@@ -384,4 +378,4 @@ def test_an_answer_that_is_being_given_is_given_before_the_end():
             server.head('POST', '/predict', 'Content-Length: 3') + b'abc') as connection:
         assert began.wait(10)
         server.stop()
-        assert toy_server.received(connection).json['answers'][0]['label'] == 'red'
+        assert asking.received(connection).json['answers'][0]['label'] == 'red'

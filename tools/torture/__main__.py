@@ -9,6 +9,7 @@ odd files at ../shared/tools/make_bad_images.py, is not tried without. docs/reli
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from finetune.console import machine
 from finetune.console.terminal import printable
 from tests import corpus
-from tools.torture import builds, checkpoints, hostile, names, one_answer, pictures, reading, teams, trainings
+from tools.torture import builds, checkpoints, hostile, names, one_answer, pictures, reading, serving, teams, trainings
 
 
 class Figure(NamedTuple):
@@ -31,8 +32,9 @@ class Figure(NamedTuple):
     needs: str = ''  # A key of HAVE; without it the figure is not tried.
 
 
-ROOT, CORPUS = 'root', 'the corpus of odd files'
-HAVE = {ROOT: os.geteuid() == 0, CORPUS: corpus.MAKER.exists()}
+ROOT, CORPUS, SERVER = 'root', 'the corpus of odd files', 'starlette, uvicorn and openvino'
+HAVE = {ROOT: os.geteuid() == 0, CORPUS: corpus.MAKER.exists(),
+        SERVER: all(map(importlib.util.find_spec, ('starlette', 'uvicorn', 'openvino')))}
 
 
 FIGURES = [
@@ -62,6 +64,8 @@ FIGURES = [
     Figure('R15', 'a disk that is full while saving: goes on, says so, tries again', trainings.disk_full, 5),
     Figure('R15', 'SIGTERM, Ctrl-C and SIGHUP: saved within 10 s, exit code 143, 130 or 129, goes on',
            trainings.stopped, 20),
+    Figure('R16', 'mixed requests to finetune serve from 8 clients, then 60 that stall: the answers of predict, no '
+           'failure, memory flat', serving.asked_by_everyone, 1000, needs=SERVER),
     Figure('R17', 'hostile names of files and classes: no broken line, CSV or JSON', names.everywhere),
     Figure('R18', 'one picture in training, eval and predict: the same logits to 1e-5', one_answer.everywhere),
     Figure('R21', 'two machines, one of them stopped or killed -9: the other ends in 15 s and says from where it goes '
