@@ -17,7 +17,6 @@ from finetune.reporting import evidence
 from finetune.serving.served import Said, Served
 
 SIDE = 320  # Pixels of the picture that explains.
-LARGE = 4_000_000  # Bytes of a picture behind which memory is given back.
 M_ARENA_MAX, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -8, -1, -3  # Of mallopt(3).
 
 

@@ -42,10 +42,14 @@ class Asked(NamedTuple):
 
 
 def asked_by_everyone(place: Path, seed: int, count: int) -> Iterator[str]:
-    """A line a request, then one each for the memory, for good pictures beside those that stall, and for the end."""
+    """A line a file and a request; then for the memory, for good pictures beside those that stall, and for the end.
+
+    First comes each file alone: decoders that are seldom needed stay in memory from their first picture on.
+    """
     files = _files(place, seed)
     with (place / 'told').open('w') as told, started.server(
             place / 'export', f'--max_pixels={MOST_PIXELS}', told=told) as (port, process):
+        yield from (_alone(Server(port), file) for file in files)
         found = list(_asked(Server(port), files, seed, count, lambda: started.memory(process)))
         yield from (each.wrong for each in found)
         yield _memory_is_flat([each.memory for each in found])
@@ -54,6 +58,11 @@ def asked_by_everyone(place: Path, seed: int, count: int) -> Iterator[str]:
         yield unless(process.wait(10) == 143, f'SIGTERM ended it with {process.returncode}')
     said = (place / 'told').read_text()
     yield unless('Traceback' not in said, f'it failed at a request: {said[-500:]}')
+
+
+def _alone(server: Server, file: File) -> str:
+    answer = server.predict(file.data, '?top_k=9')
+    return _differs(file, answer.status, answer.json)
 
 
 def _asked(server: Server, files: Sequence[File], seed: int, count: int, memory: Callable) -> Iterator[Asked]:
@@ -237,9 +246,9 @@ def _beside_stalled(server: Server, file: File) -> Iterator[str]:
     others = [server.stalled(number) for number in range(STALLED)]
     for _ in range(5):
         began = time.monotonic()
-        answer = server.predict(file.data, '?top_k=9')
+        wrong = _alone(server, file)
         seconds = time.monotonic() - began
-        yield _differs(file, answer.status, answer.json) or unless(
+        yield wrong or unless(
             seconds < SOON, f'beside {STALLED} that stall a good picture waited {seconds:.1f} s')
     for connection in others:
         connection.close()
