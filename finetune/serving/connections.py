@@ -36,6 +36,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        # The second part of an answer would wait 40 ms for the first; asyncio sees to that for listeners of its own.
+        transport.get_extra_info('socket').setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._give(self._limits.header_seconds)
         if len(self.connections) > self._limits.connections:
             self._make_room()

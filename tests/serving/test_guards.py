@@ -270,6 +270,15 @@ def test_a_connection_is_kept_for_the_next_request_and_not_for_ever():
         assert_refused(asking.received(connection), 408, 'too_slow')
 
 
+def test_no_answer_waits_for_the_client_to_acknowledge_its_first_part(server):
+    with server.connected() as connection:
+        began = time.monotonic()
+        for _ in range(100):
+            connection.sendall(server.head('GET', '/v2/health/live'))
+            assert asking.received(connection).status == 200
+        assert time.monotonic() - began < 2  # 40 ms each where it waits.
+
+
 def test_requests_behind_one_another_are_each_answered(server):
     one = server.head('GET', '/v2/health/live')
     with server.connected(one + one + one) as connection:

@@ -22,12 +22,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.console import machine
-from tools.benchmark import accuracy, checking, classics, commands, growth, kernels, networks, place, trust
+from tools.benchmark import accuracy, checking, classics, commands, growth, kernels, networks, place, serving, trust
 
 BENCHMARKS = {each.__name__: each for each in (
     networks.input, networks.step, networks.blocks, networks.features, networks.eval, networks.head,
     commands.build, commands.project, commands.cold, commands.stock_keras, growth.growth, classics.classics,
-    checking.check, accuracy.accuracy, kernels.kernels, trust.trust, trust.trust_of_blocks)}
+    checking.check, accuracy.accuracy, kernels.kernels, serving.serving, trust.trust, trust.trust_of_blocks)}
 OF_CIFAR = ('classics',)
 OF_DRAWN = ('growth',)  # It draws its pictures.
 COLUMNS = ('benchmark', 'what', 'unit', 'ours', 'theirs', 'ratio', 'n', 'goal')
