@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from finetune.console import command, machine, signals
 from finetune.console.errors import Error, Stopped, UsageError
-from finetune.console.terminal import count, printable, say
+from finetune.console.terminal import count, printable, say, show
 from finetune.evaluation import unknown
 from finetune.models import engines
 from finetune.runs.run import Run, check_checkpoint
@@ -155,7 +155,7 @@ def _tell(opened: Served, flags: SimpleNamespace, name: str) -> None:
     if not ipaddress.ip_address(flags.host).is_loopback:
         say(f'--host={flags.host}: whoever reaches this machine and knows the token can ask; there is no encryption, '
             'so that those in between can read it.')
-    print(f'http://{name}/' + (f'#token={flags.token}' if flags.token else ''), flush=True)
+    show(f'http://{name}/' + (f'#token={flags.token}' if flags.token else ''))
     say(f'The page is there; programs POST a picture to /predict, or ask /v1/models/{opened.name}:predict and '
         f'/v2/models/{opened.name}/infer. Ctrl-C stops.')
 

@@ -13,8 +13,8 @@ from tests.test_imports import ROOMS
 HOME = Path(__file__).parents[1]
 DOCS = [HOME / 'README.md', HOME / 'CONTRIBUTING.md', *sorted((HOME / 'docs').glob('*.md'))]
 LINES_OF_README, BYTES_OF_PICTURE = 110, 150_000
-OTHER_FLAGS = {  # In no help of a verb, or of TensorBoard, or of SLURM.
-    'help', 'debug', 'completion', 'pretrained_model_checkpoint_path', 'logdir', 'signal', 'requeue'}
+OTHER_FLAGS = {  # In no help of a verb, or of TensorBoard, SLURM or curl.
+    'help', 'debug', 'completion', 'pretrained_model_checkpoint_path', 'logdir', 'signal', 'requeue', 'data'}
 of_every_document = pytest.mark.parametrize('document', DOCS, ids=lambda path: path.name)
 
 

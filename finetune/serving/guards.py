@@ -3,9 +3,10 @@
 import asyncio
 import hmac
 import json
-import sys
 import traceback
 from dataclasses import dataclass
+
+from finetune.console.terminal import say
 
 HEADERS = {  # Of every answer. A page of another site can neither read one nor frame it, and nothing is kept.
     'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -58,7 +59,7 @@ BUSY = Refused(503, 'busy', 'As many pictures as may wait are waiting: ask again
 
 def told_on_the_server(error: BaseException) -> None:
     """Where it was raised, for whoever runs the server; of the picture there is nothing in it."""
-    print(''.join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+    say(''.join(traceback.format_exception(error)))
 
 
 def guarded(app, hosts: frozenset[str], token: str | None, limits: Limits):
